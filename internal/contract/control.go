@@ -1,0 +1,209 @@
+package contract
+
+import "time"
+
+// Control activities run on ControlQueue, next to EC2. Each is safe to run
+// twice and to run again after it did its work and reported failure: it
+// describes first, decides, acts, verifies.
+const (
+	// DescribeDisk finds a disk's volumes by their ebb:disk tag.
+	DescribeDisk Activity[DescribeDiskInput, DiskFacts] = "DescribeDisk"
+	// ListDisks finds all disks of the account by their tags.
+	ListDisks Activity[ListDisksInput, ListDisksResult] = "ListDisks"
+	// DescribeNode tells an instance's state, zone and free attachment slots.
+	DescribeNode Activity[DescribeNodeInput, NodeFacts] = "DescribeNode"
+	// CreateVolume makes (or finds, by its ebb:move and ebb:index tags) the
+	// volume of a move and waits until it is available.
+	CreateVolume Activity[CreateVolumeInput, VolumeFacts] = "CreateVolume"
+	// AttachVolume attaches to Node and waits until EC2 says attached.
+	AttachVolume Activity[AttachVolumeInput, VolumeFacts] = "AttachVolume"
+	// DetachVolume detaches and waits until available.
+	DetachVolume Activity[DetachVolumeInput, VolumeFacts] = "DetachVolume"
+	// ModifyVolume raises size or performance and waits until the new size is
+	// usable (optimizing). Does nothing, and spends nothing, when the volume is
+	// already as asked.
+	ModifyVolume Activity[ModifyVolumeInput, VolumeFacts] = "ModifyVolume"
+	// TagVolume sets tags.
+	TagVolume Activity[TagVolumeInput, struct{}] = "TagVolume"
+	// DeleteVolume deletes a volume whose tags say it belongs to Disk in one of
+	// Roles; a volume that is gone already is success.
+	DeleteVolume Activity[DeleteVolumeInput, struct{}] = "DeleteVolume"
+	// WaitForBackups waits until no snapshot of the volumes is pending.
+	WaitForBackups Activity[WaitForBackupsInput, WaitForBackupsResult] = "WaitForBackups"
+	// SnapshotDisk makes (or finds, by its ebb:move tag) a crash-consistent
+	// snapshot of all volumes of a disk.
+	SnapshotDisk Activity[SnapshotDiskInput, SnapshotDiskResult] = "SnapshotDisk"
+)
+
+// DescribeDiskInput names a disk.
+type DescribeDiskInput struct {
+	Disk DiskID `json:"disk"`
+}
+
+// DiskFacts is what EC2 knows of a disk.
+type DiskFacts struct {
+	Disk    DiskID        `json:"disk"`
+	Name    string        `json:"name,omitempty"`
+	Volumes []VolumeFacts `json:"volumes"` // every volume tagged with the disk, by generation and index
+}
+
+// Active is the volumes of the highest generation tagged active, by index.
+func (f DiskFacts) Active() []VolumeFacts {
+	var gen uint64
+	for _, v := range f.Volumes {
+		if v.Role == RoleActive && v.Generation > gen {
+			gen = v.Generation
+		}
+	}
+	return f.Of(gen, RoleActive)
+}
+
+// Of is the volumes of one generation in a role.
+func (f DiskFacts) Of(generation uint64, role Role) []VolumeFacts {
+	var out []VolumeFacts
+	for _, v := range f.Volumes {
+		if v.Generation == generation && v.Role == role {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Node is the instance the active volumes are attached to, empty when none.
+func (f DiskFacts) Node() string {
+	for _, v := range f.Active() {
+		if v.Node != "" {
+			return v.Node
+		}
+	}
+	return ""
+}
+
+// VolumeFacts is what EC2 knows of a volume.
+type VolumeFacts struct {
+	ID             string            `json:"id"`
+	State          string            `json:"state"` // creating, available, in-use, deleting, deleted, error
+	SizeGiB        int64             `json:"sizeGiB"`
+	Type           string            `json:"type"`
+	IOPS           int32             `json:"iops,omitempty"`
+	ThroughputMiBs int32             `json:"throughputMiBs,omitempty"`
+	Zone           string            `json:"zone"`
+	Encrypted      bool              `json:"encrypted,omitempty"`
+	KMSKeyID       string            `json:"kmsKeyId,omitempty"`
+	Role           Role              `json:"role,omitempty"`
+	Generation     uint64            `json:"generation,omitempty"`
+	Index          int               `json:"index,omitempty"`
+	Move           string            `json:"move,omitempty"`
+	Node           string            `json:"node,omitempty"`        // instance id while attached or attaching
+	AttachState    string            `json:"attachState,omitempty"` // attaching, attached, detaching, busy
+	CreatedAt      time.Time         `json:"createdAt"`
+	RetiredAt      time.Time         `json:"retiredAt,omitzero"`
+	Tags           map[string]string `json:"tags,omitempty"` // user tags only
+}
+
+// ListDisksInput selects disks; the zero value is all.
+type ListDisksInput struct {
+	Node string `json:"node,omitempty"`
+}
+
+// ListDisksResult is all disks found, by id.
+type ListDisksResult struct {
+	Disks []DiskFacts `json:"disks"`
+}
+
+// DescribeNodeInput names an instance.
+type DescribeNodeInput struct {
+	Node string `json:"node"`
+}
+
+// NodeFacts is what EC2 knows of an instance.
+type NodeFacts struct {
+	Node      string `json:"node"`
+	State     string `json:"state"` // pending, running, stopping, stopped, shutting-down, terminated
+	Zone      string `json:"zone"`
+	Type      string `json:"type"`
+	FreeSlots int    `json:"freeSlots"` // volumes that can still be attached
+}
+
+// CreateVolumeInput describes a volume of a new backing.
+type CreateVolumeInput struct {
+	Disk       DiskID     `json:"disk"`
+	Name       string     `json:"name,omitempty"`
+	Move       string     `json:"move"` // operation id; identifies the volume on a second run
+	Generation uint64     `json:"generation"`
+	Index      int        `json:"index"`
+	Role       Role       `json:"role"`
+	Zone       string     `json:"zone"`
+	SizeGiB    int64      `json:"sizeGiB"`
+	Spec       VolumeSpec `json:"spec"`
+	// Like, when set, is the volume whose performance (DESIGN: never slower),
+	// encryption, key and user tags the new one carries where Spec is silent.
+	Like *VolumeFacts `json:"like,omitempty"`
+}
+
+// AttachVolumeInput attaches a volume.
+type AttachVolumeInput struct {
+	Disk   DiskID `json:"disk"`
+	Volume string `json:"volume"`
+	Node   string `json:"node"`
+}
+
+// DetachVolumeInput detaches a volume from Node (a volume attached elsewhere is
+// left alone: an earlier run or a rehome moved it).
+type DetachVolumeInput struct {
+	Disk   DiskID `json:"disk"`
+	Volume string `json:"volume"`
+	Node   string `json:"node"`
+	// Force detaches from a dead node. Refused while EC2 says it is running.
+	Force bool `json:"force,omitempty"`
+}
+
+// ModifyVolumeInput raises a volume. Zero fields stay as they are.
+type ModifyVolumeInput struct {
+	Disk           DiskID `json:"disk"`
+	Volume         string `json:"volume"`
+	SizeGiB        int64  `json:"sizeGiB,omitempty"`
+	IOPS           int32  `json:"iops,omitempty"`
+	ThroughputMiBs int32  `json:"throughputMiBs,omitempty"`
+}
+
+// TagVolumeInput sets Ebb's own tags from the volume's header facts.
+type TagVolumeInput struct {
+	Disk       DiskID    `json:"disk"`
+	Volume     string    `json:"volume"`
+	Role       Role      `json:"role"`
+	Generation uint64    `json:"generation"`
+	RetiredAt  time.Time `json:"retiredAt,omitzero"`
+}
+
+// DeleteVolumeInput deletes a volume that is detached.
+type DeleteVolumeInput struct {
+	Disk   DiskID `json:"disk"`
+	Volume string `json:"volume"`
+	Roles  []Role `json:"roles"` // the volume's tag must be one of these
+}
+
+// WaitForBackupsInput names volumes.
+type WaitForBackupsInput struct {
+	Disk    DiskID   `json:"disk"`
+	Volumes []string `json:"volumes"`
+}
+
+// WaitForBackupsResult says what was waited for.
+type WaitForBackupsResult struct {
+	Waited []string `json:"waited,omitempty"` // snapshot ids
+}
+
+// SnapshotDiskInput names the volumes of a disk, all attached to Node or none.
+type SnapshotDiskInput struct {
+	Disk    DiskID   `json:"disk"`
+	Node    string   `json:"node,omitempty"`
+	Volumes []string `json:"volumes"`
+	Move    string   `json:"move"`
+	Reason  string   `json:"reason,omitempty"`
+}
+
+// SnapshotDiskResult is one snapshot id per volume.
+type SnapshotDiskResult struct {
+	Snapshots []string `json:"snapshots"`
+}
