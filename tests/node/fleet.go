@@ -1,0 +1,64 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// Fleet plugs volumes into nodes by instance id, as an EC2 emulator wants it. The zero value is an empty
+// fleet.
+type Fleet struct {
+	mu    sync.Mutex
+	nodes map[string]Node
+}
+
+// Add makes a node known under its id, in place of one that had the same.
+func (f *Fleet) Add(nodes ...Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.nodes == nil {
+		f.nodes = map[string]Node{}
+	}
+	for _, n := range nodes {
+		f.nodes[n.ID()] = n
+	}
+}
+
+// Get returns the node of an instance id.
+func (f *Fleet) Get(instanceID string) (Node, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, ok := f.nodes[instanceID]
+	if !ok {
+		return nil, fmt.Errorf("node: no instance %q", instanceID)
+	}
+	return n, nil
+}
+
+// Attach plugs a volume into an instance; see Node.Attach.
+func (f *Fleet) Attach(ctx context.Context, instanceID, volumeID, device, path string, sizeBytes int64) error {
+	n, err := f.Get(instanceID)
+	if err != nil {
+		return err
+	}
+	return n.Attach(ctx, volumeID, device, path, sizeBytes)
+}
+
+// Detach unplugs a volume from an instance; see Node.Detach.
+func (f *Fleet) Detach(ctx context.Context, instanceID, volumeID string) error {
+	n, err := f.Get(instanceID)
+	if err != nil {
+		return err
+	}
+	return n.Detach(ctx, volumeID)
+}
+
+// Resize shows an instance the new size of a volume; see Node.Resize.
+func (f *Fleet) Resize(ctx context.Context, instanceID, volumeID string, sizeBytes int64) error {
+	n, err := f.Get(instanceID)
+	if err != nil {
+		return err
+	}
+	return n.Resize(ctx, volumeID, sizeBytes)
+}

@@ -1,0 +1,140 @@
+// Package ebs presents the bench's volumes: a dm-linear of exactly the volume's size over whatever block
+// device holds its bytes. Its device-mapper UUID is the volume's identity in the bench, as the NVMe serial
+// is on EC2. It drives dmsetup, in the guest of a node or on a host with device-mapper.
+package ebs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// UUIDPrefix begins the device-mapper UUID of every volume; the volume id follows.
+const UUIDPrefix = "EBSVOL-"
+
+// ErrBusy is returned by Remove when the volume's device is open.
+var ErrBusy = errors.New("volume is busy")
+
+// SectorBytes is device-mapper's unit.
+const SectorBytes = 512
+
+// DustBlockBytes is the unit of Volume.Blocks.
+const DustBlockBytes = 4096
+
+// Faults that Volume.Fault may name.
+const (
+	FaultNone        = "none"
+	FaultError       = "error"
+	FaultErrorReads  = "error_reads"
+	FaultErrorWrites = "error_writes"
+	FaultDelay       = "delay"
+	FaultDust        = "dust"
+)
+
+// Volume is one volume and how it behaves.
+type Volume struct {
+	ID      string
+	Disk    string // block device that holds the bytes
+	Bytes   int64
+	Fault   string  // "" is FaultNone
+	DelayMS int     // FaultDelay: milliseconds added to every read and write
+	Blocks  []int64 // FaultDust: blocks of DustBlockBytes whose reads fail until they are written
+}
+
+// Name returns the device-mapper name of a volume.
+func Name(id string) string { return "ebsvol-" + id }
+
+// Path returns the device node of a volume.
+func Path(id string) string { return "/dev/mapper/" + Name(id) }
+
+// Table returns the one device-mapper table line that makes v behave as told.
+func Table(v Volume) (string, error) {
+	n := v.Bytes / SectorBytes
+	if n <= 0 || v.Bytes%SectorBytes != 0 {
+		return "", fmt.Errorf("volume %s: size of %d bytes is not a positive multiple of %d", v.ID, v.Bytes, SectorBytes)
+	}
+	switch v.Fault {
+	case "", FaultNone:
+		return fmt.Sprintf("0 %d linear %s 0", n, v.Disk), nil
+	case FaultError:
+		return fmt.Sprintf("0 %d error", n), nil
+	case FaultErrorReads, FaultErrorWrites: // no time up, so always down
+		return fmt.Sprintf("0 %d flakey %s 0 0 1 1 %s", n, v.Disk, v.Fault), nil
+	case FaultDelay:
+		return fmt.Sprintf("0 %d delay %s 0 %d", n, v.Disk, v.DelayMS), nil
+	case FaultDust:
+		return fmt.Sprintf("0 %d dust %s 0 %d", n, v.Disk, DustBlockBytes), nil
+	}
+	return "", fmt.Errorf("volume %s: unknown fault %q", v.ID, v.Fault)
+}
+
+// Create makes the volume's device. It fails when the device exists.
+func Create(ctx context.Context, v Volume) error {
+	table, err := Table(v)
+	if err != nil {
+		return err
+	}
+	if err := dmsetup(ctx, "create", Name(v.ID), "--uuid", UUIDPrefix+v.ID, "--table", table); err != nil {
+		return err
+	}
+	return messages(ctx, v)
+}
+
+// Reload changes a volume's size or behaviour under its users, who keep their open device. I/O in flight
+// ends under the old behaviour.
+func Reload(ctx context.Context, v Volume) error {
+	table, err := Table(v)
+	if err != nil {
+		return err
+	}
+	if err := dmsetup(ctx, "load", Name(v.ID), "--table", table); err != nil {
+		return err
+	}
+	// Neither freezes the filesystem nor flushes it: both could hang on a volume that is already broken.
+	err = dmsetup(ctx, "suspend", "--noflush", "--nolockfs", Name(v.ID))
+	if e := dmsetup(ctx, "resume", "--noflush", "--nolockfs", Name(v.ID)); e != nil || err != nil {
+		return errors.Join(err, e)
+	}
+	return messages(ctx, v)
+}
+
+// Remove takes the volume's device away, or fails with ErrBusy. It is safe to repeat.
+func Remove(ctx context.Context, id string) error {
+	err := dmsetup(ctx, "remove", Name(id))
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "busy"):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case strings.Contains(err.Error(), "No such device"):
+		return nil
+	}
+	return err
+}
+
+func messages(ctx context.Context, v Volume) error {
+	if v.Fault != FaultDust {
+		return nil
+	}
+	for _, b := range v.Blocks {
+		if err := dmsetup(ctx, "message", Name(v.ID), "0", "addbadblock", fmt.Sprint(b)); err != nil {
+			return err
+		}
+	}
+	return dmsetup(ctx, "message", Name(v.ID), "0", "enable")
+}
+
+func dmsetup(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "dmsetup", args...)
+	cmd.Env = append(os.Environ(), "DM_DISABLE_UDEV=1", "LC_ALL=C")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("dmsetup %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-storage/ebb/tests/node/internal/wire"
+)
+
+// umlSlots are the letters of the kernel's 16 disks. Volumes may use all but one, which a growing volume
+// needs for a moment.
+const (
+	umlSlots   = "bcdefghijklmnopa"
+	maxVolumes = len(umlSlots) - 1
+)
+
+// volumes are the attachments of a UML node.
+type volumes struct {
+	node *uml
+	mu   sync.Mutex // one operation at a time
+	list []*attachment
+}
+
+// attachment is a volume that a node has, plugged in or waiting for the next boot.
+type attachment struct {
+	id, device, path string
+	bytes            int64
+	fault            Fault
+
+	on      *machine // the boot it is plugged into; nil when in none
+	slot    byte     // its disk's letter in that boot
+	visible int64    // bytes of the file when it was plugged: a disk never sees its file grow
+}
+
+func (a *attachment) wire() *wire.Volume {
+	return &wire.Volume{ID: a.id, Disk: "/dev/ubd" + string(a.slot), Bytes: a.bytes, Fault: a.fault.Kind, Delay: a.fault.DelayMS, Blocks: a.fault.Blocks}
+}
+
+func (v *volumes) find(id string) (*attachment, error) {
+	for _, a := range v.list {
+		if a.id == id {
+			return a, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s to %s", ErrNotAttached, id, v.node.o.ID)
+}
+
+// Attach implements Node.
+func (u *uml) Attach(ctx context.Context, volumeID, device, path string, sizeBytes int64) error {
+	v := &u.volumes
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	path, err := volumeFile(volumeID, path, sizeBytes)
+	if err != nil {
+		return err
+	}
+	a, err := v.find(volumeID)
+	switch {
+	case err == nil && a.path != path:
+		return fmt.Errorf("node: volume %s is attached to %s from another file", volumeID, u.o.ID)
+	case err != nil && len(v.list) >= maxVolumes:
+		return fmt.Errorf("%w: %s has %d", ErrNoSlot, u.o.ID, maxVolumes)
+	case err != nil:
+		a = &attachment{id: volumeID, device: device, path: path, bytes: sizeBytes}
+	}
+	m, err := u.machine()
+	if err == nil && a.on != m {
+		if err := v.plug(ctx, m, a); err != nil {
+			return fmt.Errorf("attach %s to %s: %w", volumeID, u.o.ID, err)
+		}
+	}
+	if _, err := v.find(volumeID); err != nil {
+		v.list = append(v.list, a)
+	}
+	u.o.Logger.Info("volume attached", "volume", volumeID, "device", device, "bytes", sizeBytes, "disk", string(a.slot))
+	return nil
+}
+
+// volumeFile makes sure that the volume's file is there and large enough, and returns its absolute path.
+func volumeFile(id, path string, bytes int64) (string, error) {
+	if id == "" || strings.ContainsAny(id, " /") {
+		return "", fmt.Errorf("node: bad volume id %q", id)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", fmt.Errorf("node: volume %s: %w", id, err)
+	}
+	defer func() { _ = f.Close() }()
+	s, err := f.Stat()
+	if err == nil && s.Size() < bytes {
+		err = f.Truncate(bytes)
+	}
+	if err != nil {
+		return "", fmt.Errorf("node: volume %s: %w", id, err)
+	}
+	return path, nil
+}
+
+// plug makes an attachment real in a boot.
+func (v *volumes) plug(ctx context.Context, m *machine, a *attachment) error {
+	if err := v.plugDisk(m, a); err != nil {
+		return err
+	}
+	if err := m.link.call(ctx, wire.Request{Op: wire.OpAttach, Volume: a.wire()}); err != nil {
+		return errors.Join(err, v.unplugDisk(m, a.id, a.slot))
+	}
+	a.on = m
+	return nil
+}
+
+// plugDisk gives the attachment's file a disk of the kernel, in a free slot.
+func (v *volumes) plugDisk(m *machine, a *attachment) error {
+	used := ""
+	for _, b := range v.list {
+		if b.on == m {
+			used += string(b.slot)
+		}
+	}
+	for _, slot := range []byte(umlSlots) {
+		if strings.IndexByte(used, slot) >= 0 {
+			continue
+		}
+		// The kernel's parser splits paths at commas and colons: give it a name of ours.
+		name := filepath.Join(m.runDir, "disk-"+string(slot))
+		_ = os.Remove(name)
+		if err := os.Symlink(a.path, name); err != nil {
+			return err
+		}
+		s, err := os.Stat(a.path)
+		if err != nil {
+			return err
+		}
+		flags := "d" // never look for a copy-on-write header in the volume's bytes
+		if !v.node.o.Discard {
+			flags += "t"
+		}
+		if _, err := m.console.do("config ubd" + string(slot) + flags + "=" + name); err != nil {
+			return err
+		}
+		a.slot, a.visible = slot, s.Size()
+		return nil
+	}
+	return ErrNoSlot
+}
+
+// unplugDisk takes a disk out of the kernel. The kernel lets go of it a moment after its last user did.
+func (v *volumes) unplugDisk(m *machine, id string, slot byte) error {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_, err := m.console.do("remove ubd" + string(slot))
+		if err == nil || !m.alive() {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("unplug %s: %w", id, err)
+		}
+	}
+}
+
+// plugAll plugs every attachment into a fresh boot.
+func (v *volumes) plugAll(ctx context.Context, m *machine) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, a := range v.list {
+		if a.on == m {
+			continue
+		}
+		if _, err := volumeFile(a.id, a.path, a.bytes); err != nil {
+			return err
+		}
+		if err := v.plug(ctx, m, a); err != nil {
+			return fmt.Errorf("attach %s: %w", a.id, err)
+		}
+	}
+	return nil
+}
+
+// Detach implements Node.
+func (u *uml) Detach(ctx context.Context, volumeID string) error {
+	v := &u.volumes
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a, err := v.find(volumeID)
+	if err != nil {
+		return err
+	}
+	if m, err := u.machine(); err == nil && a.on == m {
+		if err := m.link.call(ctx, wire.Request{Op: wire.OpDetach, Volume: a.wire()}); err != nil {
+			return fmt.Errorf("detach %s from %s: %w", volumeID, u.o.ID, err)
+		}
+		if err := v.unplugDisk(m, volumeID, a.slot); err != nil {
+			return err
+		}
+	}
+	for i := range v.list {
+		if v.list[i] == a {
+			v.list = append(v.list[:i], v.list[i+1:]...)
+			break
+		}
+	}
+	u.o.Logger.Info("volume detached", "volume", volumeID)
+	return nil
+}
+
+// Resize implements Node.
+func (u *uml) Resize(ctx context.Context, volumeID string, sizeBytes int64) error {
+	return u.change(ctx, volumeID, func(a *attachment) { a.bytes = sizeBytes })
+}
+
+// SetVolumeFault implements Node.
+func (u *uml) SetVolumeFault(ctx context.Context, volumeID string, f Fault) error {
+	return u.change(ctx, volumeID, func(a *attachment) { a.fault = f })
+}
+
+// change alters an attachment and shows the node the result.
+func (u *uml) change(ctx context.Context, id string, edit func(*attachment)) error {
+	v := &u.volumes
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a, err := v.find(id)
+	if err != nil {
+		return err
+	}
+	before := *a
+	edit(a)
+	if _, err := volumeFile(id, a.path, a.bytes); err != nil {
+		*a = before
+		return err
+	}
+	m, err := u.machine()
+	if err != nil || a.on != m {
+		return nil // the next boot shows it
+	}
+	moved := a.bytes > a.visible
+	if moved { // a second disk over the same file sees all of it
+		if err := v.plugDisk(m, a); err != nil {
+			*a = before
+			return fmt.Errorf("change volume %s: %w", id, err)
+		}
+	}
+	err = m.link.call(ctx, wire.Request{Op: wire.OpReload, Volume: a.wire()})
+	if err != nil {
+		now := *a
+		*a = before
+		err = fmt.Errorf("change volume %s: %w", id, err)
+		if moved {
+			err = errors.Join(err, v.unplugDisk(m, id, now.slot))
+		}
+		return err
+	}
+	if moved {
+		return v.unplugDisk(m, id, before.slot)
+	}
+	return nil
+}
