@@ -4,7 +4,8 @@ import "time"
 
 // Node activities run on NodeQueue, served by the agent of that node. Each is
 // safe to run twice: it looks at the disk's headers and device-mapper tables,
-// does what is missing, verifies.
+// does what is missing, verifies. Each heartbeats while it runs (NodeHeartbeat)
+// and activities of one disk that change it wait for each other on the node.
 const (
 	// FormatDisk writes generation 1 on blank volumes, assembles the disk,
 	// makes the filesystem and mounts it. Volumes with any other content are

@@ -39,11 +39,12 @@ type CreateDiskInput struct {
 	MountPath  string     `json:"mountPath,omitempty"`
 	Volume     VolumeSpec `json:"volume,omitempty"`
 	DryRun     bool       `json:"dryRun,omitempty"`
+	Settings   Settings   `json:"settings,omitzero"`
 }
 
 // Validate refuses what cannot be carried out.
 func (in CreateDiskInput) Validate() error {
-	errs := []error{in.Disk.Validate(), ValidateInstanceID(in.Node)}
+	errs := []error{in.Disk.Validate(), ValidateInstanceID(in.Node), in.Settings.Validate()}
 	if in.Name != "" {
 		errs = append(errs, ValidateName(in.Name))
 	}
@@ -59,15 +60,16 @@ func (in CreateDiskInput) Validate() error {
 
 // GrowInput makes a backing larger.
 type GrowInput struct {
-	Disk   DiskID `json:"disk"`
-	ToGiB  int64  `json:"toGiB,omitempty"` // 0: as the usage asks for
-	Reason string `json:"reason,omitempty"`
-	DryRun bool   `json:"dryRun,omitempty"`
+	Disk     DiskID   `json:"disk"`
+	ToGiB    int64    `json:"toGiB,omitempty"` // 0: as the usage asks for
+	Reason   string   `json:"reason,omitempty"`
+	DryRun   bool     `json:"dryRun,omitempty"`
+	Settings Settings `json:"settings,omitzero"`
 }
 
 // Validate refuses what cannot be carried out.
 func (in GrowInput) Validate() error {
-	return errors.Join(in.Disk.Validate(), validateGiB("toGiB", in.ToGiB))
+	return errors.Join(in.Disk.Validate(), validateGiB("toGiB", in.ToGiB), in.Settings.Validate())
 }
 
 // Verify levels of a move.
@@ -88,6 +90,7 @@ type ShrinkInput struct {
 	GracePeriod   time.Duration `json:"gracePeriodNanos,omitempty"` // how long the retired volume is kept; 0: DefaultGrace
 	BackupTimeout time.Duration `json:"backupTimeoutNanos,omitempty"`
 	DryRun        bool          `json:"dryRun,omitempty"`
+	Settings      Settings      `json:"settings,omitzero"`
 }
 
 // DefaultGrace is how long a retired volume is kept unless the input says
@@ -96,7 +99,7 @@ const DefaultGrace = 24 * time.Hour
 
 // Validate refuses what cannot be carried out.
 func (in ShrinkInput) Validate() error {
-	errs := []error{in.Disk.Validate(), validateGiB("toGiB", in.ToGiB)}
+	errs := []error{in.Disk.Validate(), validateGiB("toGiB", in.ToGiB), in.Settings.Validate()}
 	if in.Verify != "" && in.Verify != VerifyFull && in.Verify != VerifyNone {
 		errs = append(errs, fmt.Errorf("verify %q: want full or none", clip(in.Verify)))
 	}
@@ -111,13 +114,14 @@ func (in ShrinkInput) Validate() error {
 
 // ExpandInput raises the disk's own size and its filesystem.
 type ExpandInput struct {
-	Disk      DiskID `json:"disk"`
-	SizeBytes int64  `json:"sizeBytes"`
+	Disk      DiskID   `json:"disk"`
+	SizeBytes int64    `json:"sizeBytes"`
+	Settings  Settings `json:"settings,omitzero"`
 }
 
 // Validate refuses what cannot be carried out.
 func (in ExpandInput) Validate() error {
-	return errors.Join(in.Disk.Validate(), validateSize(in.SizeBytes))
+	return errors.Join(in.Disk.Validate(), validateSize(in.SizeBytes), in.Settings.Validate())
 }
 
 // RehomeInput brings a disk to another node: unmount and take down on the old
@@ -129,13 +133,14 @@ type RehomeInput struct {
 	// Dead says the old node is known to be off for good: its agent is not
 	// asked and the detach is forced. EC2 must agree (the instance is not
 	// running), else the operation is refused.
-	Dead   bool `json:"dead,omitempty"`
-	DryRun bool `json:"dryRun,omitempty"`
+	Dead     bool     `json:"dead,omitempty"`
+	DryRun   bool     `json:"dryRun,omitempty"`
+	Settings Settings `json:"settings,omitzero"`
 }
 
 // Validate refuses what cannot be carried out.
 func (in RehomeInput) Validate() error {
-	errs := []error{in.Disk.Validate(), ValidateInstanceID(in.Node)}
+	errs := []error{in.Disk.Validate(), ValidateInstanceID(in.Node), in.Settings.Validate()}
 	if in.MountPath != "" {
 		errs = append(errs, ValidateMountPath(in.MountPath))
 	}
@@ -144,13 +149,16 @@ func (in RehomeInput) Validate() error {
 
 // DeleteDiskInput takes a disk down and deletes its volumes.
 type DeleteDiskInput struct {
-	Disk         DiskID `json:"disk"`
-	SkipSnapshot bool   `json:"skipSnapshot,omitempty"` // default: a last snapshot is kept
-	DryRun       bool   `json:"dryRun,omitempty"`
+	Disk         DiskID   `json:"disk"`
+	SkipSnapshot bool     `json:"skipSnapshot,omitempty"` // default: a last snapshot is kept
+	DryRun       bool     `json:"dryRun,omitempty"`
+	Settings     Settings `json:"settings,omitzero"`
 }
 
 // Validate refuses what cannot be carried out.
-func (in DeleteDiskInput) Validate() error { return in.Disk.Validate() }
+func (in DeleteDiskInput) Validate() error {
+	return errors.Join(in.Disk.Validate(), in.Settings.Validate())
+}
 
 // RetireInput deletes a retired volume after Grace.
 type RetireInput struct {
