@@ -112,6 +112,8 @@ func (v *volumes) plug(ctx context.Context, m *machine, a *attachment) error {
 		return err
 	}
 	if err := m.link.call(ctx, wire.Request{Op: wire.OpAttach, Volume: a.wire()}); err != nil {
+		// The answer may have been lost: take away what may be there.
+		_ = m.link.call(ctx, wire.Request{Op: wire.OpDetach, Volume: a.wire()})
 		return errors.Join(err, v.unplugDisk(m, a.id, a.slot))
 	}
 	a.on = m
