@@ -1,0 +1,66 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+)
+
+// uuidPrefix begins the device-mapper UUID of every volume of the bench; the volume id follows.
+const uuidPrefix = "EBSVOL-"
+
+// UML finds the volumes of the bench: device-mapper devices whose UUID is EBSVOL-<volume id>, in a User
+// Mode Linux node or over loop devices. The identity is read from sysfs by the number of the open
+// device, and from device-mapper itself when c is not nil; a number cannot change its owner while it is
+// open.
+func UML(c *dm.Client) Locator { return scanner{paths: mapped, probe: mappedProbe(c)} }
+
+func mapped() ([]string, error) {
+	dirs, err := filepath.Glob("/sys/block/dm-*")
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, d := range dirs {
+		// Others are not even opened: that could keep them from being removed.
+		if b, err := os.ReadFile(filepath.Join(d, "dm/uuid")); err == nil && strings.HasPrefix(string(b), uuidPrefix) {
+			paths = append(paths, filepath.Join("/dev", filepath.Base(d)))
+		}
+	}
+	return paths, nil
+}
+
+func mappedProbe(c *dm.Client) prober {
+	return func(_ uintptr, dev dm.Dev) (string, error) {
+		b, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%s/dm/uuid", dev))
+		if errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("%w: %s is not a mapped device", errForeign, dev)
+		}
+		if err != nil {
+			return "", err
+		}
+		uuid := strings.TrimSuffix(string(b), "\n")
+		if c != nil {
+			i, err := c.InfoByDev(dev)
+			if err != nil {
+				return "", err
+			}
+			if i.UUID != uuid {
+				return "", fmt.Errorf("%w: %s has UUID %q in sysfs and %q in device-mapper", errForeign, dev, uuid, i.UUID)
+			}
+		}
+		return uuidVolume(uuid)
+	}
+}
+
+func uuidVolume(uuid string) (string, error) {
+	id, ok := strings.CutPrefix(uuid, uuidPrefix)
+	if !ok || !strings.HasPrefix(id, "vol-") {
+		return "", fmt.Errorf("%w: UUID %q", errForeign, uuid)
+	}
+	return id, nil
+}
