@@ -13,7 +13,7 @@ import (
 func sample() *Header {
 	h := &Header{
 		Sequence: 7, Disk: "d-0123456789abcdef0", Name: "team/pg", Filesystem: "xfs", MountPath: "/data",
-		SizeBytes: 64 << 30, Generation: 3, Role: Active, Move: "m-1", MovePhase: Copying, Peer: "vol-00000002", PeerGen: 4,
+		SizeBytes: 64 << 30, Generation: 3, Born: 2, Role: Active, Move: "m-1", MovePhase: Copying, Peer: "vol-00000002", PeerGen: 4,
 		RegionBytes: 1 << 20, CopyRegions: 99, ThrottleMiBs: 5, Paused: true, BlockBytes: 128 << 10, ThinID: 0,
 		CreatedNS: 1, UpdatedNS: 2, Members: []Member{{Volume: "vol-00000001"}},
 	}
@@ -103,7 +103,7 @@ func TestHeaderRefusesTheImpossible(t *testing.T) {
 func TestExtend(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := &Header{
-			Disk: "d", SizeBytes: 1 << 40, Generation: 1, Role: Active, BlockBytes: 128 << 10,
+			Disk: "d", SizeBytes: 1 << 40, Generation: 1, Born: 1, Role: Active, BlockBytes: 128 << 10,
 			Members: []Member{{Volume: "vol-1"}},
 		}
 		size := rapid.Uint64Range(1, 64).Draw(t, "first") << 30

@@ -88,6 +88,7 @@ type Header struct {
 	MountPath  string // where the agent mounts the disk; empty: it does not
 	SizeBytes  uint64 // the disk's own size
 	Generation uint64
+	Born       uint64 // the generation this backing began as; its device names carry it
 	Role       Role
 	Index      uint32 // this volume's place among Members
 
@@ -153,7 +154,7 @@ const (
 	offPath     = offName + maxName
 	offFS       = offPath + maxPath
 	offFixed    = offFS + 16
-	offMove     = offFixed + 96
+	offMove     = offFixed + 112
 	offPeer     = offMove + maxMove
 	offCounts   = offPeer + maxVolume
 	offMembers  = offCounts + 8
@@ -204,6 +205,7 @@ func (h *Header) Encode() ([]byte, error) {
 	le.PutUint64(f[72:], uint64(h.CreatedNS))
 	le.PutUint64(f[80:], uint64(h.UpdatedNS))
 	le.PutUint32(f[88:], h.ThinID)
+	le.PutUint64(f[96:], h.Born)
 	copy(b[offMove:offPeer], h.Move)
 	copy(b[offPeer:offCounts], h.Peer)
 	le.PutUint32(b[offCounts:], uint32(len(h.Members)))
@@ -268,6 +270,7 @@ func Parse(b []byte) (*Header, error) {
 		CreatedNS:    int64(le.Uint64(f[72:])),
 		UpdatedNS:    int64(le.Uint64(f[80:])),
 		ThinID:       le.Uint32(f[88:]),
+		Born:         le.Uint64(f[96:]),
 		Move:         text(b[offMove:offPeer]),
 		Peer:         text(b[offPeer:offCounts]),
 	}
@@ -349,8 +352,8 @@ func (h *Header) check() error {
 		return bad("%v", h.Role)
 	case h.MovePhase > Committing:
 		return bad("move phase %d", h.MovePhase)
-	case h.Generation == 0:
-		return bad("generation 0")
+	case h.Generation == 0 || h.Born == 0 || h.Born > h.Generation:
+		return bad("generation %d, born %d", h.Generation, h.Born)
 	case h.SizeBytes == 0 || h.SizeBytes%SectorBytes != 0 || h.SizeBytes > 1<<50:
 		return bad("size %d", h.SizeBytes)
 	case h.BlockBytes < 64<<10 || h.BlockBytes > 1<<30 || h.BlockBytes%(64<<10) != 0:
