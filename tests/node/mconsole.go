@@ -23,9 +23,10 @@ const (
 var errMconsole = errors.New("management console")
 
 type mconsole struct {
-	socket string        // the kernel's
-	local  string        // path prefix for our own sockets
-	calls  *atomic.Int64 // numbers them
+	socket string          // the kernel's
+	local  string          // path prefix for our own sockets
+	calls  *atomic.Int64   // numbers them
+	down   <-chan struct{} // closed when the kernel has ended
 }
 
 // do executes one command and returns its answer.
@@ -43,6 +44,15 @@ func (m mconsole) do(command string) (string, error) {
 	if err := conn.SetDeadline(time.Now().Add(mconsoleTimeout)); err != nil {
 		return "", err
 	}
+	answered := make(chan struct{})
+	defer close(answered)
+	go func() {
+		select {
+		case <-m.down:
+			_ = conn.Close()
+		case <-answered:
+		}
+	}()
 	req := make([]byte, 12+mconsoleData)
 	binary.NativeEndian.PutUint32(req[0:], mconsoleMagic)
 	binary.NativeEndian.PutUint32(req[4:], mconsoleVersion)

@@ -133,7 +133,7 @@ type Process interface {
 const (
 	FaultNone        = ebs.FaultNone        // the volume works
 	FaultError       = ebs.FaultError       // reads and writes fail
-	FaultErrorReads  = ebs.FaultErrorReads  // reads fail; ErrUnsupported if the kernel cannot
+	FaultErrorReads  = ebs.FaultErrorReads  // reads fail
 	FaultErrorWrites = ebs.FaultErrorWrites // writes fail
 	FaultDelay       = ebs.FaultDelay       // reads and writes take DelayMS longer
 	FaultDust        = ebs.FaultDust        // reads of Blocks fail until they are written

@@ -150,7 +150,11 @@ func (u *uml) spawn(ctx context.Context) (*machine, error) {
 	if m.runDir, err = u.makeRunDir(); err != nil {
 		return undo(err)
 	}
-	m.console = mconsole{socket: filepath.Join(m.runDir, "node", "mconsole"), local: m.runDir, calls: &u.calls}
+	m.console = mconsole{socket: filepath.Join(m.runDir, "node", "mconsole"), local: m.runDir, calls: &u.calls, down: m.exited}
+	first := filepath.Join(m.runDir, "disk")
+	if err := os.WriteFile(first, make([]byte, 4096), 0o600); err != nil {
+		return undo(err)
+	}
 	config := filepath.Join(u.o.Dir, "guest.json")
 	if err := u.writeConfig(config, l); err != nil {
 		return undo(err)
@@ -163,7 +167,7 @@ func (u *uml) spawn(ctx context.Context) (*machine, error) {
 	// One CPU; the console goes to the log; a kernel that panics ends.
 	cmd := exec.Command(guest, "supervise", umlBinary(),
 		"rootfstype=hostfs", "rootflags=/", "rw", fmt.Sprintf("mem=%dM", u.o.MemoryMiB), "init="+guest,
-		"con=null", "con0=fd:0,fd:1", "uml_dir="+m.runDir, "umid=node", "panic=1", "noreboot",
+		"con=null", "con0=fd:0,fd:1", "uml_dir="+m.runDir, "umid=node", "ubda="+first, "panic=1", "noreboot",
 		"eth0=slirp,,"+slirpBinary(), wire.ConfigEnv+"="+config)
 	cmd.Env = append(os.Environ(), "TMPDIR="+memoryDir(m.runDir, u.o.MemoryMiB))
 	cmd.Dir = "/"

@@ -172,6 +172,10 @@ func (v *volumes) unplugDisk(m *machine, id string, slot byte) error {
 func (v *volumes) plugAll(ctx context.Context, m *machine) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	// The first disk is there only because the kernel would take a file "root_fs" for it otherwise.
+	if _, err := m.console.do("remove ubda"); err != nil {
+		return err
+	}
 	for _, a := range v.list {
 		if a.on == m {
 			continue

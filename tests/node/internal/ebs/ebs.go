@@ -25,6 +25,14 @@ const SectorBytes = 512
 // DustBlockBytes is the unit of Volume.Blocks.
 const DustBlockBytes = 4096
 
+// A device on which everything fails, as large as any volume, shared by those whose reads are to fail. It
+// stays once it is there.
+const (
+	errorName    = "ebs-error"
+	errorPath    = "/dev/mapper/" + errorName
+	errorSectors = 64 << 40 / SectorBytes
+)
+
 // Faults that Volume.Fault may name.
 const (
 	FaultNone        = "none"
@@ -62,8 +70,10 @@ func Table(v Volume) (string, error) {
 		return fmt.Sprintf("0 %d linear %s 0", n, v.Disk), nil
 	case FaultError:
 		return fmt.Sprintf("0 %d error", n), nil
-	case FaultErrorReads, FaultErrorWrites: // no time up, so always down
-		return fmt.Sprintf("0 %d flakey %s 0 0 1 1 %s", n, v.Disk, v.Fault), nil
+	case FaultErrorReads: // dm-delay takes reads and writes to different places; dm-flakey cannot on Linux 6.1
+		return fmt.Sprintf("0 %d delay %s 0 0 %s 0 0", n, errorPath, v.Disk), nil
+	case FaultErrorWrites: // no time up, so always down
+		return fmt.Sprintf("0 %d flakey %s 0 0 1 1 error_writes", n, v.Disk), nil
 	case FaultDelay:
 		return fmt.Sprintf("0 %d delay %s 0 %d", n, v.Disk, v.DelayMS), nil
 	case FaultDust:
@@ -78,6 +88,9 @@ func Create(ctx context.Context, v Volume) error {
 	if err != nil {
 		return err
 	}
+	if err := prepare(ctx, v); err != nil {
+		return err
+	}
 	if err := dmsetup(ctx, "create", Name(v.ID), "--uuid", UUIDPrefix+v.ID, "--table", table); err != nil {
 		return err
 	}
@@ -89,6 +102,9 @@ func Create(ctx context.Context, v Volume) error {
 func Reload(ctx context.Context, v Volume) error {
 	table, err := Table(v)
 	if err != nil {
+		return err
+	}
+	if err := prepare(ctx, v); err != nil {
 		return err
 	}
 	if err := dmsetup(ctx, "load", Name(v.ID), "--table", table); err != nil {
@@ -116,6 +132,18 @@ func Remove(ctx context.Context, id string) error {
 	return err
 }
 
+// prepare makes what the volume's table refers to.
+func prepare(ctx context.Context, v Volume) error {
+	if v.Fault != FaultErrorReads {
+		return nil
+	}
+	if _, err := os.Stat(errorPath); err == nil {
+		return nil
+	}
+	return dmsetup(ctx, "create", errorName, "--table", fmt.Sprintf("0 %d error", int64(errorSectors)))
+}
+
+// messages tells the target what its table cannot say.
 func messages(ctx context.Context, v Volume) error {
 	if v.Fault != FaultDust {
 		return nil
