@@ -1,0 +1,176 @@
+package plan_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/plan"
+)
+
+const gib = contract.GiB
+
+func usage(t *rapid.T) plan.Usage {
+	size := rapid.Int64Range(1, 4096).Draw(t, "sizeGiB") * gib
+	overhead := rapid.Int64Range(16<<20, 2*gib).Draw(t, "overhead")
+	backing := rapid.Int64Range(overhead/gib+1, 6000).Draw(t, "backingGiB") * gib
+	pool := backing - overhead
+	return plan.Usage{
+		SizeBytes: size, BackingBytes: backing, OverheadBytes: overhead,
+		UsedBytes: rapid.Int64Range(0, min(pool, size)).Draw(t, "used"),
+		FillRate:  rapid.Float64Range(0, 2e9).Draw(t, "rate"),
+	}
+}
+
+func policy() plan.Policy { return plan.PolicyOf(contract.Settings{}) }
+
+func TestGrowTargetGrowsWithinTheCeiling(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		u, forced := usage(t), rapid.Bool().Draw(t, "forced")
+		d, err := plan.GrowTarget(u, policy(), forced)
+		if err != nil {
+			r, ok := contract.AsRefusal(err)
+			require.True(t, ok)
+			require.Equal(t, contract.AtCeiling, r.Code)
+			require.GreaterOrEqual(t, u.BackingBytes, plan.CeilingGiB(u)*gib)
+			return
+		}
+		require.NotEmpty(t, d.Reason)
+		if d.Enough {
+			require.False(t, forced)
+			require.Equal(t, u.BackingBytes, d.GiB*gib)
+			return
+		}
+		require.Greater(t, d.GiB*gib, u.BackingBytes)
+		require.LessOrEqual(t, d.GiB, plan.CeilingGiB(u))
+
+		// What was grown is enough, unless it stands at the ceiling: no growth
+		// asks for another one at once.
+		u.BackingBytes = d.GiB * gib
+		again, err := plan.GrowTarget(u, policy(), false)
+		require.True(t, err != nil || again.Enough || d.GiB == plan.CeilingGiB(u))
+	})
+}
+
+func TestShrinkTargetHoldsWhatIsUsed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		u := usage(t)
+		floor := rapid.Int64Range(1, 130).Draw(t, "floor")
+		ask := rapid.Int64Range(0, 6000).Draw(t, "to")
+		cp := rapid.Int64Range(0, 2*u.UsedBytes).Draw(t, "copy")
+		d, err := plan.ShrinkTarget(u, policy(), floor, cp, ask, false)
+		if err != nil {
+			r, ok := contract.AsRefusal(err)
+			require.True(t, ok)
+			require.Contains(t, []contract.RefusalCode{contract.NoRoomToShrink, contract.BelowUsed}, r.Code)
+			return
+		}
+		require.Less(t, d.GiB*gib, u.BackingBytes, "a shrink makes it smaller")
+		require.GreaterOrEqual(t, d.GiB, floor)
+		require.GreaterOrEqual(t, float64(d.GiB*gib-u.OverheadBytes)*0.8, float64(u.UsedBytes)-1)
+		require.GreaterOrEqual(t, d.GiB*gib-u.OverheadBytes, min(cp, u.SizeBytes))
+
+		// Nothing is left to do by usage alone after it, and no growth either.
+		if ask == 0 {
+			u.BackingBytes, u.FillRate = d.GiB*gib, 0
+			_, err = plan.ShrinkTarget(u, policy(), floor, cp, 0, false)
+			require.Error(t, err)
+			g, err := plan.GrowTarget(u, policy(), false)
+			require.NoError(t, err)
+			require.True(t, g.Enough)
+		}
+	})
+}
+
+func TestShrinkTargetRefusals(t *testing.T) {
+	u := plan.Usage{SizeBytes: 64 * gib, BackingBytes: 20 * gib, OverheadBytes: 256 << 20, UsedBytes: 4 * gib}
+	for _, tt := range []struct {
+		name  string
+		to    int64
+		other bool
+		want  int64
+		code  contract.RefusalCode
+	}{
+		{name: "chosen", want: 6},
+		{name: "asked", to: 10, want: 10},
+		{name: "too small", to: 5, code: contract.BelowUsed},
+		{name: "same", to: 20, code: contract.NoRoomToShrink},
+		{name: "larger", to: 21, code: contract.NoRoomToShrink},
+		{name: "same, other volume", to: 20, other: true, want: 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d, err := plan.ShrinkTarget(u, policy(), 1, 0, tt.to, tt.other)
+			if tt.code != "" {
+				r, ok := contract.AsRefusal(err)
+				require.True(t, ok, "%v", err)
+				require.Equal(t, tt.code, r.Code)
+				require.NotEmpty(t, r.Next)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.want, d.GiB)
+		})
+	}
+}
+
+func TestGrowTargetReasons(t *testing.T) {
+	u := plan.Usage{SizeBytes: 64 * gib, BackingBytes: 4 * gib, UsedBytes: 3 * gib}
+	d, err := plan.GrowTarget(u, policy(), false)
+	require.NoError(t, err)
+	require.True(t, d.Enough)
+
+	d, err = plan.GrowTarget(u, policy(), true)
+	require.NoError(t, err)
+	require.EqualValues(t, 5, d.GiB)
+
+	u.FillRate = 10 * float64(gib) / (10 * time.Minute).Seconds()
+	d, err = plan.GrowTarget(u, policy(), false)
+	require.NoError(t, err)
+	require.EqualValues(t, 13, d.GiB)
+	require.Contains(t, d.Reason, "filling at")
+}
+
+func TestKeepPerformanceIsNeverSlower(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		old := contract.VolumeFacts{Type: rapid.SampledFrom([]string{"gp2", "gp3", "io1", "io2"}).Draw(t, "type")}
+		switch old.Type {
+		case "gp2":
+			old.SizeGiB = rapid.Int64Range(1, 16384).Draw(t, "size")
+		case "gp3":
+			old.SizeGiB = rapid.Int64Range(1, 65536).Draw(t, "size")
+			old.IOPS = int32(rapid.Int64Range(3000, max(3000, min(80000, old.SizeGiB*500))).Draw(t, "iops"))
+			old.ThroughputMiBs = int32(rapid.Int64Range(125, min(2000, int64(old.IOPS)/4)).Draw(t, "tput"))
+		default:
+			old.SizeGiB = rapid.Int64Range(4, 16384).Draw(t, "size")
+			old.IOPS = int32(rapid.Int64Range(100, max(100, min(64000, old.SizeGiB*50))).Draw(t, "iops"))
+		}
+		iops, tput := plan.Delivered(old)
+		least := plan.LeastGiB(&old, contract.VolumeSpec{})
+		require.LessOrEqual(t, least, max(old.SizeGiB, 32), "the old size always does")
+		for _, size := range []int64{least, old.SizeGiB} {
+			if size < least {
+				continue
+			}
+			p, err := plan.KeepPerformance(&old, size, contract.VolumeSpec{})
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, p.IOPS, iops)
+			if p.Type == "gp3" {
+				require.GreaterOrEqual(t, p.ThroughputMiBs, tput)
+			}
+		}
+		if least > 1 {
+			_, err := plan.KeepPerformance(&old, least-1, contract.VolumeSpec{})
+			require.Error(t, err)
+		}
+	})
+}
+
+func TestKeepPerformanceOfGP2(t *testing.T) {
+	p, err := plan.KeepPerformance(&contract.VolumeFacts{Type: "gp2", SizeGiB: 2000}, 100, contract.VolumeSpec{})
+	require.NoError(t, err)
+	require.Equal(t, plan.Performance{Type: "gp3", IOPS: 6000, ThroughputMiBs: 250, Reason: p.Reason}, p)
+	require.Contains(t, p.Reason, "6000 IOPS")
+}
