@@ -3,6 +3,7 @@ package dm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -107,7 +108,8 @@ type ResumeFlags struct {
 // There is no Suspend, on purpose: no code path may leave a device suspended across a return to user
 // space, since whoever would resume it may die first. When the kernel refuses the table after it has
 // suspended the device, Resume puts the old table back to work before it returns the error; the refused
-// table is gone then.
+// table is gone then. A power cut or SIGKILL right there is the one gap; a reconciling agent closes it by
+// loading a good table and calling Resume.
 //
 // It also makes /dev/mapper/<name> when nothing else did.
 func (c *Client) Resume(name string, f ResumeFlags) (Info, error) {
@@ -118,9 +120,13 @@ func (c *Client) Resume(name string, f ResumeFlags) (Info, error) {
 	if f.Internal {
 		r.eventNr |= udevDisableSubsystem | udevDisableDisk | udevDisableOther
 	}
+	_, old, err := c.Table(name) // to go back to
+	if err != nil {
+		return Info{}, fail(opResume, name, errnoOf(err))
+	}
 	info, err := c.device(opResume, cmdSuspend, r)
 	if err != nil {
-		return Info{}, c.unfreeze(r, err)
+		return Info{}, c.rescue(r, old, err)
 	}
 	if info.ActivePresent {
 		makeLink(name, info.Dev)
@@ -128,17 +134,26 @@ func (c *Client) Resume(name string, f ResumeFlags) (Info, error) {
 	return info, nil
 }
 
-// unfreeze resumes a device that a failed Resume has left suspended under its old table.
-func (c *Client) unfreeze(r request, cause error) error {
+// rescue puts a device that a failed Resume has left suspended back to work under its old table. The kernel
+// stops either before the swap, then resuming it is enough, or after it, when the new table's targets
+// refuse to start (a pool whose data device has shrunk does), then the old table must be loaded again.
+func (c *Client) rescue(r request, old []Target, cause error) error {
 	info, err := c.Info(r.name)
 	if err != nil || !info.Suspended || !info.ActivePresent {
 		return cause
 	}
-	if info, err = c.device(opResume, cmdSuspend, r); err == nil && info.Suspended {
+	_, live, err := c.Table(r.name)
+	if err == nil && !slices.Equal(live, old) && len(old) > 0 {
+		_, err = c.Load(r.name, info.ReadOnly, old...)
+	}
+	if err == nil {
+		info, err = c.device(opResume, cmdSuspend, r)
+	}
+	if err == nil && info.Suspended {
 		err = errors.New("device is suspended")
 	}
 	if err != nil {
-		return fmt.Errorf("%w; then its old table: %w", cause, err)
+		return fmt.Errorf("%w; and then, back to its old table: %w", cause, err)
 	}
 	return cause
 }

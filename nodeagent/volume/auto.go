@@ -1,10 +1,6 @@
 package volume
 
-import (
-	"context"
-
-	"github.com/ebb-storage/ebb/nodeagent/dm"
-)
+import "github.com/ebb-storage/ebb/nodeagent/dm"
 
 // Auto finds volumes wherever the agent runs: EBS volumes by NVMe, those that QEMU emulates, and those of
 // the bench by device-mapper UUID.
@@ -15,37 +11,4 @@ import (
 // (LVM-, CRYPT-, mpath-), Ebb's own devices have another prefix, and UUIDs are not stored on disks, so
 // none can come in with a volume's contents. Should such a device exist all the same and claim the id of
 // an attached volume, Open refuses with ErrAmbiguous.
-func Auto(c *dm.Client) Locator { return union{NVMe().(scanner), QEMU().(scanner), UML(c).(scanner)} }
-
-// union is several scanners as one Locator.
-type union []scanner
-
-// List implements Locator.
-func (u union) List(ctx context.Context) ([]Candidate, error) {
-	var all []Candidate
-	for _, s := range u {
-		list, err := s.List(ctx)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, list...)
-	}
-	return all, nil
-}
-
-// Open implements Locator.
-func (u union) Open(ctx context.Context, id string) (*Device, error) {
-	var all []Candidate
-	from := map[dm.Dev]prober{}
-	for _, s := range u {
-		list, err := s.List(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range list {
-			from[c.Dev] = s.probe
-		}
-		all = append(all, list...)
-	}
-	return openOne(all, id, func(c Candidate) prober { return from[c.Dev] })
-}
+func Auto(c *dm.Client) Locator { return union{nvme, qemu, uml(c)} }

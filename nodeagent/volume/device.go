@@ -3,7 +3,6 @@ package volume
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"unsafe"
 
@@ -48,20 +47,35 @@ func open(path string, write bool, probe prober) (*Device, error) {
 }
 
 func (d *Device) identify() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(d.f.Fd()), &st); err != nil {
+	return d.control(func(fd uintptr) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(fd), &st); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+			return fmt.Errorf("%w: not a block device", errForeign)
+		}
+		d.dev = dm.Dev{Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
+		var block int32
+		err := ioctl(fd, unix.BLKSSZGET, unsafe.Pointer(&block))
+		if err != nil {
+			return fmt.Errorf("block size: %w", err)
+		}
+		d.block = max(1, int64(block))
+		d.id, err = d.probe(fd, d.dev)
 		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return fmt.Errorf("%w: not a block device", errForeign)
-	}
-	d.dev = dm.Dev{Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
-	block, err := unix.IoctlGetInt(int(d.f.Fd()), unix.BLKSSZGET)
+	})
+}
+
+// control calls f with the descriptor, which stays open meanwhile.
+func (d *Device) control(f func(fd uintptr) error) error {
+	conn, err := d.f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	d.block = int64(uint32(block)) // the kernel writes an int
-	d.id, err = d.probe(d.f.Fd(), d.dev)
+	if e := conn.Control(func(fd uintptr) { err = f(fd) }); e != nil {
+		return e
+	}
 	return err
 }
 
@@ -80,7 +94,8 @@ func (d *Device) Fd() uintptr { return d.f.Fd() }
 // Bytes returns the size the device has now. It grows when the volume is modified.
 func (d *Device) Bytes() (int64, error) {
 	var n uint64
-	if err := ioctl(d.f.Fd(), unix.BLKGETSIZE64, unsafe.Pointer(&n)); err != nil {
+	err := d.control(func(fd uintptr) error { return ioctl(fd, unix.BLKGETSIZE64, unsafe.Pointer(&n)) })
+	if err != nil {
 		return 0, fmt.Errorf("size of %s: %w", d.f.Name(), err)
 	}
 	return int64(n), nil
@@ -89,7 +104,11 @@ func (d *Device) Bytes() (int64, error) {
 // Verify reads the identity again and fails with ErrNotAttached when the device is no longer the volume.
 // Call it right before a write that would destroy another volume's data.
 func (d *Device) Verify() error {
-	id, err := d.probe(d.f.Fd(), d.dev)
+	var id string
+	err := d.control(func(fd uintptr) (err error) {
+		id, err = d.probe(fd, d.dev)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("verify %s at %s: %w: %w", d.id, d.f.Name(), ErrNotAttached, err)
 	}
@@ -104,7 +123,7 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	if err := d.aligned(p, off); err != nil {
 		return 0, fmt.Errorf("read %s: %w", d.f.Name(), err)
 	}
-	return transfer(p, off, func(p []byte, off int64) (int, error) { return unix.Pread(int(d.f.Fd()), p, off) }, io.EOF)
+	return d.f.ReadAt(p, off)
 }
 
 // WriteAt implements io.WriterAt for aligned buffers. What it has written is durable after Sync.
@@ -112,11 +131,7 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.aligned(p, off); err != nil {
 		return 0, fmt.Errorf("write %s: %w", d.f.Name(), err)
 	}
-	n, err := transfer(p, off, func(p []byte, off int64) (int, error) { return unix.Pwrite(int(d.f.Fd()), p, off) }, io.ErrShortWrite)
-	if err != nil {
-		err = fmt.Errorf("write %s at %d: %w", d.f.Name(), off, err)
-	}
-	return n, err
+	return d.f.WriteAt(p, off)
 }
 
 // Sync makes everything written so far durable.
@@ -131,24 +146,6 @@ func (d *Device) aligned(p []byte, off int64) error {
 		return fmt.Errorf("%w: %d bytes at %d, blocks of %d", ErrUnaligned, len(p), off, d.block)
 	}
 	return nil
-}
-
-// transfer repeats a system call until all of p is done. A call that does nothing ends it with atEnd.
-func transfer(p []byte, off int64, call func([]byte, int64) (int, error), atEnd error) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := call(p[done:], off+int64(done))
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return done, err
-		case n == 0:
-			return done, atEnd
-		default:
-			done += n
-		}
-	}
-	return done, nil
 }
 
 // AlignedBuffer returns n zero bytes at an address that is a multiple of Alignment.

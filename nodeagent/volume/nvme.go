@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	identifyBytes     = 4096
-	nvmeAdminCommand  = 0xC0484E41 // NVME_IOCTL_ADMIN_CMD
-	opcodeIdentify    = 6
-	identifyContoller = 1
-	nvmeTimeoutMillis = 5000
+	identifyBytes          = 4096
+	nvmeAdminCommand       = 0xC0484E41 // NVME_IOCTL_ADMIN_CMD
+	opcodeIdentify         = 6
+	identifyKindController = 1
+	nvmeTimeoutMillis      = 5000
 
 	vendorAmazon = 0x1D0F
 	modelEBS     = "Amazon Elastic Block Store"
@@ -39,11 +39,16 @@ type identity struct {
 
 // NVMe finds the EBS volumes of an EC2 instance: namespaces whose controller is Amazon's, has the model of
 // EBS and the volume id as its serial number. Instance store volumes are not listed.
-func NVMe() Locator { return scanner{paths: namespaces, probe: nvmeProbe(ebsVolume)} }
+func NVMe() Locator { return nvme }
 
 // QEMU finds volumes that a virtual machine emulates: namespaces of QEMU's controller whose serial number
 // is a volume id. It exercises the path of NVMe on machines that are not EC2's.
-func QEMU() Locator { return scanner{paths: namespaces, probe: nvmeProbe(qemuVolume)} }
+func QEMU() Locator { return qemu }
+
+var (
+	nvme = scanner{paths: namespaces, probe: nvmeProbe(ebsVolume)}
+	qemu = scanner{paths: namespaces, probe: nvmeProbe(qemuVolume)}
+)
 
 func namespaces() ([]string, error) {
 	entries, err := os.ReadDir("/sys/block")
@@ -93,7 +98,7 @@ func identifyController(fd uintptr) ([]byte, error) {
 	defer pin.Unpin()
 	cmd := adminCommand{
 		opcode: opcodeIdentify, address: uint64(uintptr(unsafe.Pointer(&b[0]))), dataLen: identifyBytes,
-		cdw10: identifyContoller, millis: nvmeTimeoutMillis,
+		cdw10: identifyKindController, millis: nvmeTimeoutMillis,
 	}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, nvmeAdminCommand, uintptr(unsafe.Pointer(&cmd)))
 	if errno != 0 {

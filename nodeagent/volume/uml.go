@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/ebb-storage/ebb/nodeagent/dm"
@@ -13,11 +14,17 @@ import (
 // uuidPrefix begins the device-mapper UUID of every volume of the bench; the volume id follows.
 const uuidPrefix = "EBSVOL-"
 
+const sectorBytes = 512
+
 // UML finds the volumes of the bench: device-mapper devices whose UUID is EBSVOL-<volume id>, in a User
 // Mode Linux node or over loop devices. The identity is read from sysfs by the number of the open
 // device, and from device-mapper itself when c is not nil; a number cannot change its owner while it is
 // open.
-func UML(c *dm.Client) Locator { return scanner{paths: mapped, probe: mappedProbe(c)} }
+func UML(c *dm.Client) Locator { return uml(c) }
+
+func uml(c *dm.Client) scanner {
+	return scanner{paths: mapped, probe: mappedProbe(c), look: lookMapped}
+}
 
 func mapped() ([]string, error) {
 	dirs, err := filepath.Glob("/sys/block/dm-*")
@@ -32,6 +39,33 @@ func mapped() ([]string, error) {
 		}
 	}
 	return paths, nil
+}
+
+// lookMapped describes a device without opening it: an open device cannot be detached in the bench, so a
+// scan must not be in the way. Open proves what is said here.
+func lookMapped(path string) (Candidate, error) {
+	dir := filepath.Join("/sys/block", filepath.Base(path))
+	var words [3]string
+	for i, file := range []string{"dm/uuid", "dev", "size"} {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			return Candidate{}, fmt.Errorf("%w: %w", ErrNotAttached, err)
+		}
+		words[i] = strings.TrimSpace(string(b))
+	}
+	id, err := uuidVolume(words[0])
+	if err != nil {
+		return Candidate{}, err
+	}
+	dev, err := dm.ParseDev(words[1])
+	if err != nil {
+		return Candidate{}, err
+	}
+	sectors, err := strconv.ParseInt(words[2], 10, 64)
+	if err != nil {
+		return Candidate{}, err
+	}
+	return Candidate{ID: id, Path: path, Dev: dev, Bytes: sectors * sectorBytes}, nil
 }
 
 func mappedProbe(c *dm.Client) prober {

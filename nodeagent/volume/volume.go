@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/ebb-storage/ebb/nodeagent/dm"
@@ -53,29 +55,20 @@ type prober func(fd uintptr, dev dm.Dev) (id string, err error)
 type scanner struct {
 	paths func() ([]string, error) // block devices worth asking
 	probe prober
+	look  func(path string) (Candidate, error) // nil: open the device and probe
 }
 
 // List implements Locator.
-func (s scanner) List(ctx context.Context) ([]Candidate, error) {
-	paths, err := s.paths()
-	if err != nil {
-		return nil, fmt.Errorf("scan volumes: %w", err)
-	}
-	var list []Candidate
-	for _, path := range paths {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if c, err := s.look(path); err == nil {
-			list = append(list, c)
-		}
-	}
-	return list, nil
-}
+func (s scanner) List(ctx context.Context) ([]Candidate, error) { return union{s}.List(ctx) }
 
-// look reads one device's identity. It opens it read-only, so that udev need not look at it afterwards.
-func (s scanner) look(path string) (Candidate, error) {
-	d, err := open(path, false, s.probe)
+// Open implements Locator.
+func (s scanner) Open(ctx context.Context, id string) (*Device, error) { return union{s}.Open(ctx, id) }
+
+func (s scanner) candidate(path string) (Candidate, error) {
+	if s.look != nil {
+		return s.look(path)
+	}
+	d, err := open(path, false, s.probe) // read-only: closing it does not make udev look at it
 	if err != nil {
 		return Candidate{}, err
 	}
@@ -87,37 +80,83 @@ func (s scanner) look(path string) (Candidate, error) {
 	return Candidate{ID: d.ID(), Path: path, Dev: d.Dev(), Bytes: bytes}, nil
 }
 
-// Open implements Locator.
-func (s scanner) Open(ctx context.Context, id string) (*Device, error) {
-	list, err := s.List(ctx)
+// found is a candidate and how to prove it.
+type found struct {
+	Candidate
+	probe prober
+}
+
+// union is several scanners as one Locator.
+type union []scanner
+
+// List implements Locator.
+func (u union) List(ctx context.Context) ([]Candidate, error) {
+	all, _, err := u.scan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return openOne(list, id, func(Candidate) prober { return s.probe })
+	list := make([]Candidate, len(all))
+	for i, f := range all {
+		list[i] = f.Candidate
+	}
+	return list, nil
 }
 
-// openOne opens the one candidate that is volume id.
-func openOne(list []Candidate, id string, probe func(Candidate) prober) (*Device, error) {
-	var found []Candidate
-	for _, c := range list {
-		if c.ID == id {
-			found = append(found, c)
+// scan asks every device. mute tells which could not be asked; that we may ask none is an error.
+func (u union) scan(ctx context.Context) (all []found, mute []error, err error) {
+	for _, s := range u {
+		paths, err := s.paths()
+		if err != nil {
+			return nil, nil, fmt.Errorf("scan volumes: %w", err)
+		}
+		for _, path := range paths {
+			if err := ctx.Err(); err != nil {
+				return nil, nil, err
+			}
+			c, err := s.candidate(path)
+			switch {
+			case err == nil:
+				all = append(all, found{c, s.probe})
+			case errors.Is(err, os.ErrPermission):
+				return nil, nil, fmt.Errorf("scan volumes: %w", err)
+			case !errors.Is(err, errForeign) && !errors.Is(err, ErrNotAttached):
+				mute = append(mute, err)
+			}
 		}
 	}
-	switch len(found) {
-	case 0:
-		return nil, fmt.Errorf("%s: %w", id, ErrNotAttached)
-	case 1:
-	default:
-		return nil, fmt.Errorf("%s: %w: %s and %s", id, ErrAmbiguous, found[0].Path, found[1].Path)
+	return all, mute, nil
+}
+
+// Open implements Locator.
+func (u union) Open(ctx context.Context, id string) (*Device, error) {
+	all, mute, err := u.scan(ctx)
+	if err != nil {
+		return nil, err
 	}
-	d, err := open(found[0].Path, true, probe(found[0]))
+	all = slices.DeleteFunc(all, func(f found) bool { return f.ID != id })
+	switch {
+	case len(all) == 0 && len(mute) > 0:
+		return nil, fmt.Errorf("%s: %w, or is a device that does not answer: %w", id, ErrNotAttached, errors.Join(mute...))
+	case len(all) == 0:
+		return nil, fmt.Errorf("%s: %w", id, ErrNotAttached)
+	case len(all) > 1:
+		return nil, fmt.Errorf("%s: %w: %s and %s", id, ErrAmbiguous, all[0].Path, all[1].Path)
+	}
+	return openAs(id, all[0].Path, all[0].probe)
+}
+
+// openAs opens path if it is volume id.
+func openAs(id, path string, probe prober) (*Device, error) {
+	d, err := open(path, true, probe)
+	if errors.Is(err, errForeign) {
+		err = fmt.Errorf("%w: %w", ErrNotAttached, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", id, err)
 	}
-	if d.ID() != id { // it changed between the scan and now
+	if d.ID() != id { // the name has gone to another volume since the scan
 		_ = d.Close()
-		return nil, fmt.Errorf("%s: %s is %s now: %w", id, found[0].Path, d.ID(), ErrNotAttached)
+		return nil, fmt.Errorf("%s: %s is %s now: %w", id, path, d.ID(), ErrNotAttached)
 	}
 	return d, nil
 }
