@@ -35,6 +35,11 @@ var actions = map[string]action{
 	"DetachVolume":                 {(*Server).detachVolume, []string{"VolumeId"}, []string{"InstanceId", "Device", "Force"}},
 	"ModifyVolume":                 {(*Server).modifyVolume, []string{"VolumeId"}, []string{"Size", "VolumeType", "Iops", "Throughput", "MultiAttachEnabled"}},
 	"DescribeVolumesModifications": {(*Server).describeVolumesModifications, nil, with(list, "VolumeId")},
+	"DescribeVolumeStatus":         {(*Server).describeVolumeStatus, nil, with(list, "VolumeId")},
+	"CreateSnapshot":               {(*Server).createSnapshot, []string{"VolumeId"}, []string{"Description", "TagSpecification"}},
+	"CreateSnapshots":              {(*Server).createSnapshots, nil, []string{"Description", "InstanceSpecification", "TagSpecification", "CopyTagsFromSource"}},
+	"DescribeSnapshots":            {(*Server).describeSnapshots, nil, with(list, "SnapshotId", "Owner", "RestorableBy")},
+	"DeleteSnapshot":               {(*Server).deleteSnapshot, []string{"SnapshotId"}, nil},
 	"CreateTags":                   {(*Server).createTags, nil, []string{"ResourceId", "Tag"}},
 	"DeleteTags":                   {(*Server).deleteTags, nil, []string{"ResourceId", "Tag"}},
 	"DescribeTags":                 {(*Server).describeTags, nil, list},
@@ -43,12 +48,6 @@ var actions = map[string]action{
 	"ModifyInstanceAttribute":      {(*Server).modifyInstanceAttribute, []string{"InstanceId"}, []string{"BlockDeviceMapping"}},
 	"DescribeInstanceTypes":        {(*Server).describeInstanceTypes, nil, with(list, "InstanceType")},
 	"DescribeAvailabilityZones":    {(*Server).describeAvailabilityZones, nil, []string{"Filter", "ZoneName", "ZoneId", "AllAvailabilityZones"}},
-}
-
-func (s *Server) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", s.serveAPI)
-	return mux
 }
 
 // serveAPI answers one query protocol request.

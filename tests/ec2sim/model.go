@@ -61,6 +61,8 @@ type Volume struct {
 	Due time.Time `json:"due,omitzero"`
 	// AsyncFailure is how creating ends when it does not end well: "vanish" or "error".
 	AsyncFailure string `json:"asyncFailure,omitempty"`
+	// Copying volumes still get their snapshot's contents.
+	Copying bool `json:"copying,omitempty"`
 	// Token is the client token it was created with.
 	Token string `json:"token,omitempty"`
 }
@@ -110,6 +112,8 @@ type Snapshot struct {
 	KMSKeyID    string            `json:"kmsKeyId,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
 	Due         time.Time         `json:"due,omitzero"`
+	// Copying snapshots have not got all contents yet.
+	Copying bool `json:"copying,omitempty"`
 	// Fails makes the snapshot end in "error".
 	Fails bool `json:"fails,omitempty"`
 	// DataBytes is what the copied contents occupy.

@@ -45,7 +45,6 @@ type Server struct {
 	history  history
 	plugging map[string]bool   // volumes a plug call is under way for
 	timers   map[string]func() // stops the timer of a volume or snapshot
-	copying  map[string]bool   // volumes and snapshots whose contents are not there yet
 }
 
 // New starts a server on the state directory. Close it when done.
@@ -70,7 +69,7 @@ func New(opt Options) (*Server, error) {
 		opt: opt, clk: opt.Clock, st: st, plug: opt.Plug,
 		lag: opt.Lag, stale: opt.StaleDescribe, jitter: opt.StaleJitter,
 		rng:      rand.New(rand.NewPCG(uint64(opt.Seed), uint64(st.Serial))),
-		plugging: map[string]bool{}, timers: map[string]func(){}, copying: map[string]bool{},
+		plugging: map[string]bool{}, timers: map[string]func(){},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.throttle.set(opt.Throttle)
@@ -105,6 +104,7 @@ func New(opt Options) (*Server, error) {
 func (s *Server) resume() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.resumeContents()
 	for _, v := range s.st.Volumes {
 		s.history.volumes.seed(v.ID, v.clone())
 	}

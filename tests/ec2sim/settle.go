@@ -35,7 +35,7 @@ func (s *Server) settleVolume(id string) {
 // stepVolume does one transition that is due, or tells when the next will be
 // (zero: none is waiting for time).
 func (s *Server) stepVolume(v *Volume) (next time.Time, moved bool) {
-	if s.copying[v.ID] {
+	if v.Copying {
 		return time.Time{}, false
 	}
 	now := s.clk.Now()
@@ -229,7 +229,7 @@ func (s *Server) endPlug(id, inst, transition string, err error) {
 // settleSnapshot completes a snapshot that is due. Lock held.
 func (s *Server) settleSnapshot(id string) {
 	sn, ok := s.st.Snapshots[id]
-	if !ok || sn.State != StatePending || s.copying[id] {
+	if !ok || sn.State != StatePending || sn.Copying {
 		s.disarm(id)
 		return
 	}

@@ -60,7 +60,6 @@ func (s *Server) createVolume(r *request) (response, error) {
 		return nil, err
 	}
 	var out createVolumeXML
-	var copyFrom string
 	err = s.update(func() error {
 		old, err := s.redeemToken(r)
 		if err != nil {
@@ -89,17 +88,15 @@ func (s *Server) createVolume(r *request) (response, error) {
 			s.st.Tokens[t] = &token{Fingerprint: r.fingerprint(), VolumeID: v.ID, Time: now}
 		}
 		if v.SnapshotID != "" && !s.opt.NoSnapshotData {
-			copyFrom = v.SnapshotID
-			s.copying[v.ID] = true
+			if err := s.fillFromSnapshot(v); err != nil {
+				return err
+			}
 		}
 		out.volumeXML = s.volumeXML(v)
 		s.touchVolume(v)
 		s.settleVolume(v.ID)
 		return nil
 	})
-	if copyFrom != "" {
-		s.fillFromSnapshot(v.ID, copyFrom)
-	}
 	return &out, err
 }
 
@@ -381,4 +378,3 @@ func (s *Server) keyExists(arn string) bool {
 	}
 	return slices.ContainsFunc(s.opt.KMSKeys, func(k string) bool { return s.keyARN(k) == arn })
 }
-
