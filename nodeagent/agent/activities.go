@@ -1,0 +1,324 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+const (
+	// heartbeatEvery is how often an activity says it is alive, whether or not
+	// it made progress: the answer carries a cancellation.
+	heartbeatEvery = 5 * time.Second
+	// stopGrace is how long a short activity may go on after the agent was told
+	// to stop. Long ones end at once: their move goes on in the kernel.
+	stopGrace = 10 * time.Second
+)
+
+// Activities are the node activities of package contract as thin adapters over
+// Disks: they check the input, heartbeat, translate errors once, and count.
+type Activities struct {
+	disks     Disks
+	usage     *Usage
+	metrics   *Metrics
+	preflight func(context.Context) contract.PreflightResult
+	log       *slog.Logger
+	now       func() time.Time
+	beat      time.Duration
+}
+
+// NewActivities makes the adapters. preflight answers the Preflight activity.
+func NewActivities(d Disks, u *Usage, m *Metrics, preflight func(context.Context) contract.PreflightResult, log *slog.Logger) *Activities {
+	return &Activities{disks: d, usage: u, metrics: m, preflight: preflight, log: log, now: time.Now, beat: heartbeatEvery}
+}
+
+// Register binds every node activity on a worker.
+func (a *Activities) Register(r worker.ActivityRegistry) {
+	d := a.disks
+	handler[contract.FormatDiskInput, contract.Measurement]{
+		activity: contract.FormatDisk, check: checkFormat,
+		about: func(in contract.FormatDiskInput) subject { return subject{disk: in.Disk, volumes: in.Volumes} },
+		do:    short(d.Format),
+	}.register(r, a)
+	handler[contract.AssembleDiskInput, contract.Measurement]{
+		activity: contract.AssembleDisk, check: checkAssemble,
+		about: func(in contract.AssembleDiskInput) subject { return subject{disk: in.Disk, volumes: in.Volumes} },
+		do:    short(d.Assemble),
+	}.register(r, a)
+	handler[contract.DisassembleDiskInput, struct{}]{
+		activity: contract.DisassembleDisk,
+		check:    func(in contract.DisassembleDiskInput) error { return in.Disk.Validate() },
+		about:    func(in contract.DisassembleDiskInput) subject { return subject{disk: in.Disk} },
+		do: short(func(ctx context.Context, in contract.DisassembleDiskInput) (struct{}, error) {
+			return struct{}{}, d.Disassemble(ctx, in.Disk)
+		}),
+	}.register(r, a)
+	handler[contract.MeasureDiskInput, contract.Measurement]{
+		activity: contract.MeasureDisk,
+		check:    func(in contract.MeasureDiskInput) error { return in.Disk.Validate() },
+		about:    func(in contract.MeasureDiskInput) subject { return subject{disk: in.Disk} },
+		do: short(func(ctx context.Context, in contract.MeasureDiskInput) (contract.Measurement, error) {
+			return d.Measure(ctx, in.Disk)
+		}),
+	}.register(r, a)
+	handler[contract.TrimDiskInput, contract.TrimDiskResult]{
+		activity: contract.TrimDisk,
+		check:    func(in contract.TrimDiskInput) error { return in.Disk.Validate() },
+		about:    func(in contract.TrimDiskInput) subject { return subject{disk: in.Disk} },
+		do: short(func(ctx context.Context, in contract.TrimDiskInput) (contract.TrimDiskResult, error) {
+			return d.Trim(ctx, in.Disk)
+		}),
+	}.register(r, a)
+	handler[contract.GrowBackingInput, contract.Measurement]{
+		activity: contract.GrowBacking, check: checkGrowBacking,
+		about: func(in contract.GrowBackingInput) subject {
+			return subject{disk: in.Disk, volumes: []string{in.Volume}}
+		},
+		do: short(d.GrowBacking),
+	}.register(r, a)
+	handler[contract.AppendVolumeInput, contract.Measurement]{
+		activity: contract.AppendVolume, check: checkAppend,
+		about: func(in contract.AppendVolumeInput) subject {
+			return subject{disk: in.Disk, volumes: []string{in.Volume}}
+		},
+		do: short(d.Append),
+	}.register(r, a)
+	handler[contract.ExpandDiskInput, contract.Measurement]{
+		activity: contract.ExpandDisk,
+		check:    func(in contract.ExpandDiskInput) error { return checkSize(in.Disk, in.SizeBytes) },
+		about:    func(in contract.ExpandDiskInput) subject { return subject{disk: in.Disk} },
+		do:       short(d.Expand),
+	}.register(r, a)
+	a.registerMove(r)
+	handler[contract.PreflightInput, contract.PreflightResult]{
+		activity: contract.Preflight,
+		check:    func(contract.PreflightInput) error { return nil },
+		about:    func(contract.PreflightInput) subject { return subject{} },
+		do: short(func(ctx context.Context, _ contract.PreflightInput) (contract.PreflightResult, error) {
+			return a.preflight(ctx), nil
+		}),
+	}.register(r, a)
+}
+
+// registerMove binds the activities of a move.
+func (a *Activities) registerMove(r worker.ActivityRegistry) {
+	d := a.disks
+	move := func(in contract.MoveInput) subject { return subject{disk: in.Disk, move: in.Move} }
+	handler[contract.PrepareMoveInput, contract.Measurement]{
+		activity: contract.PrepareMove, check: checkPrepareMove,
+		about: func(in contract.PrepareMoveInput) subject {
+			return subject{disk: in.Disk, volumes: in.Volumes, move: in.Move}
+		},
+		do: short(d.PrepareMove),
+	}.register(r, a)
+	handler[contract.MoveInput, contract.EvacuateResult]{
+		activity: contract.EvacuateDisk, check: checkMove, about: move, do: d.Evacuate, long: contract.PhaseCopy,
+	}.register(r, a)
+	handler[contract.MoveInput, contract.VerifyResult]{
+		activity: contract.VerifyMove, check: checkMove, about: move, do: d.VerifyMove, long: contract.PhaseVerify,
+	}.register(r, a)
+	handler[contract.MoveInput, contract.CommitResult]{
+		activity: contract.CommitMove, check: checkMove, about: move, do: short(d.CommitMove),
+	}.register(r, a)
+	handler[contract.MoveInput, contract.RetireBackingResult]{
+		activity: contract.RetireBacking, check: checkMove, about: move, do: short(d.RetireBacking),
+	}.register(r, a)
+	handler[contract.MoveInput, contract.Measurement]{
+		activity: contract.AbortMove, check: checkMove, about: move, do: short(d.AbortMove),
+	}.register(r, a)
+	handler[contract.ThrottleMoveInput, struct{}]{
+		activity: contract.ThrottleMove, check: checkThrottle,
+		about: func(in contract.ThrottleMoveInput) subject { return subject{disk: in.Disk, move: in.Move} },
+		do: short(func(ctx context.Context, in contract.ThrottleMoveInput) (struct{}, error) {
+			return struct{}{}, d.Throttle(ctx, in)
+		}),
+	}.register(r, a)
+}
+
+// work is the body of an activity.
+type work[In, Out any] func(ctx context.Context, in In, report func(contract.CopyProgress)) (Out, error)
+
+// short adapts a body that has no progress to report.
+func short[In, Out any](do func(context.Context, In) (Out, error)) work[In, Out] {
+	return func(ctx context.Context, in In, _ func(contract.CopyProgress)) (Out, error) { return do(ctx, in) }
+}
+
+// subject is what an activity is about, for logs and refusals.
+type subject struct {
+	disk    contract.DiskID
+	volumes []string
+	move    string
+}
+
+// handler is one activity with all that surrounds its body.
+type handler[In, Out any] struct {
+	activity contract.Activity[In, Out]
+	check    func(In) error
+	about    func(In) subject
+	do       work[In, Out]
+	// long is the phase of a body that may run for hours and reports progress;
+	// empty for the others.
+	long contract.Phase
+}
+
+func (h handler[In, Out]) register(r worker.ActivityRegistry, a *Activities) {
+	h.activity.Register(r, func(ctx context.Context, in In) (Out, error) {
+		out, err := h.run(ctx, a, in)
+		if err != nil {
+			var zero Out
+			// The outermost value: a wrapped refusal would be retried.
+			return zero, contract.ActivityError(err)
+		}
+		return out, nil
+	})
+}
+
+func (h handler[In, Out]) run(ctx context.Context, a *Activities, in In) (out Out, err error) {
+	about := h.about(in)
+	log := a.log.With("activity", string(h.activity), "attempt", activity.GetInfo(ctx).Attempt)
+	if err := h.check(in); err != nil {
+		// The ids are not trusted here, so they are not attached.
+		ref := contract.Refuse(contract.BadInput, "%s: %v", string(h.activity), err).
+			WithNext("correct the input and start the operation again")
+		a.metrics.activityEnded(string(h.activity), ref)
+		log.Warn("activity refused", "error", ref)
+		return out, ref
+	}
+	log = about.attach(log)
+	log.Info("activity started")
+	start := a.now()
+	a.metrics.activityStarted(string(h.activity))
+	defer func() {
+		took := a.now().Sub(start)
+		a.metrics.activityDone(string(h.activity), took, err)
+		if err != nil {
+			log.Warn("activity ended", "duration", took.Round(time.Millisecond), "error", err)
+		} else {
+			log.Info("activity ended", "duration", took.Round(time.Millisecond))
+		}
+	}()
+
+	prog := &progress{now: a.now}
+	if h.long != "" {
+		var last contract.CopyProgress
+		if activity.HasHeartbeatDetails(ctx) && activity.GetHeartbeatDetails(ctx, &last) == nil {
+			prog.resume(last)
+		}
+		defer a.metrics.moveEnded(about.disk)
+	}
+	report := func(p contract.CopyProgress) {
+		if p.Phase == "" {
+			p.Phase = h.long
+		}
+		prog.report(p)
+		if s, ok := prog.snapshot(); ok {
+			a.metrics.moving(about.disk, s)
+		}
+	}
+
+	inner, cancel := context.WithCancelCause(ctx)
+	beating := make(chan struct{})
+	go func() {
+		defer close(beating)
+		a.heartbeat(inner, cancel, prog, h.long != "")
+	}()
+	defer func() { cancel(nil); <-beating }()
+
+	out, err = guarded(inner, in, report, h.do, log)
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(inner), errStopping) {
+		// Not a cancellation anyone asked for: retried on the next agent.
+		return out, fmt.Errorf("%w: %v", errStopping, err)
+	}
+	if err == nil {
+		a.observe(&out)
+	}
+	return out, err
+}
+
+var errStopping = errors.New("the agent is stopping; a running copy goes on in the kernel, the next attempt picks it up")
+
+// heartbeat reports until ctx is done, and cancels the body when the worker
+// stops.
+func (a *Activities) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, prog *progress, long bool) {
+	tick := time.NewTicker(a.beat)
+	defer tick.Stop()
+	stop := activity.GetWorkerStopChannel(ctx)
+	var grace <-chan time.Time
+	record := func() {
+		if s, ok := prog.snapshot(); long && ok {
+			activity.RecordHeartbeat(ctx, s)
+		} else {
+			activity.RecordHeartbeat(ctx)
+		}
+	}
+	record()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			record()
+		case <-grace:
+			cancel(errStopping)
+		case <-stop:
+			stop = nil
+			if long {
+				cancel(errStopping)
+				continue
+			}
+			t := time.NewTimer(stopGrace)
+			defer t.Stop()
+			grace = t.C
+		}
+	}
+}
+
+// guarded runs the body and turns a panic into an error, which is retried.
+func guarded[In, Out any](ctx context.Context, in In, report func(contract.CopyProgress), do work[In, Out], log *slog.Logger) (out Out, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("activity panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v (a defect of the agent; its log has the stack)", p)
+		}
+	}()
+	return do(ctx, in, report)
+}
+
+// observe lets the usage estimate learn from a measurement that is about to be
+// returned, and fills in the rate the disk's own code does not know.
+func (a *Activities) observe(out any) {
+	switch o := out.(type) {
+	case *contract.Measurement:
+		a.usage.Observe(o)
+	case *contract.TrimDiskResult:
+		a.usage.Observe(&o.Measurement)
+	case *contract.CommitResult:
+		a.usage.Observe(&o.Measurement)
+	}
+}
+
+// attach adds what the activity is about to a logger.
+func (s subject) attach(log *slog.Logger) *slog.Logger {
+	if s.disk != "" {
+		log = log.With("disk", string(s.disk))
+	}
+	switch len(s.volumes) {
+	case 0:
+	case 1:
+		log = log.With("volume", s.volumes[0])
+	default:
+		log = log.With("volumes", s.volumes)
+	}
+	if s.move != "" {
+		log = log.With("move", s.move)
+	}
+	return log
+}

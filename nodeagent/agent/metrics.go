@@ -1,0 +1,210 @@
+package agent
+
+import (
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// Metrics are what the agent shows on /metrics, in a registry of their own.
+// Gauges of disks are made at scrape time from the last measurements, so a disk
+// that left the node leaves the metrics with it.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	usage *Usage
+
+	activities     *prometheus.CounterVec
+	durations      *prometheus.HistogramVec
+	running        *prometheus.GaugeVec
+	errors         *prometheus.CounterVec
+	signals        *prometheus.CounterVec
+	signalFailures prometheus.Counter
+	events         *prometheus.CounterVec
+	watchRestarts  prometheus.Counter
+	workerStarts   prometheus.Counter
+	ready          prometheus.Gauge
+
+	mu    sync.Mutex
+	moves map[contract.DiskID]contract.CopyProgress // of running long activities
+}
+
+// NewMetrics makes the metrics of an agent of the given version.
+func NewMetrics(u *Usage, version string) *Metrics {
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
+		usage:    u,
+		moves:    make(map[contract.DiskID]contract.CopyProgress),
+		activities: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ebb_activities_total", Help: "Activities ended, by outcome: ok, refused, error.",
+		}, []string{"activity", "outcome"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ebb_activity_duration_seconds", Help: "How long activities took.",
+			Buckets: []float64{.05, .25, 1, 5, 30, 300, 3600},
+		}, []string{"activity"}),
+		running: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ebb_activities_running", Help: "Activities running now.",
+		}, []string{"activity"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ebb_activity_errors_total", Help: "Errors of activities by refusal code; code other: not a refusal, retried.",
+		}, []string{"code"}),
+		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ebb_pressure_signals_total", Help: "Growths asked for, by disk and kind of event.",
+		}, []string{"disk", "kind"}),
+		signalFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ebb_pressure_signal_failures_total", Help: "Calls for growth that failed and were tried again.",
+		}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ebb_disk_events_total", Help: "What the kernel or a measurement reported about disks, by kind.",
+		}, []string{"kind"}),
+		watchRestarts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ebb_watch_restarts_total", Help: "How often watching the disks ended and was begun again.",
+		}),
+		workerStarts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ebb_worker_starts_total", Help: "How often the Temporal worker was started.",
+		}),
+		ready: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ebb_agent_ready", Help: "1 when the disks are reconciled and the worker serves its queue.",
+		}),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "ebb_build_info", Help: "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version(), "arch": runtime.GOARCH},
+	})
+	info.Set(1)
+	m.Registry.MustRegister(m.activities, m.durations, m.running, m.errors, m.signals, m.signalFailures,
+		m.events, m.watchRestarts, m.workerStarts, m.ready, info, diskCollector{m},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *Metrics) activityStarted(name string) { m.running.WithLabelValues(name).Inc() }
+
+// activityDone counts the end of an activity that was started.
+func (m *Metrics) activityDone(name string, took time.Duration, err error) {
+	m.running.WithLabelValues(name).Dec()
+	m.durations.WithLabelValues(name).Observe(took.Seconds())
+	m.activityEnded(name, err)
+}
+
+// activityEnded counts an outcome; alone, that of an activity whose input was
+// refused before it was started.
+func (m *Metrics) activityEnded(name string, err error) {
+	outcome := "ok"
+	if err != nil {
+		code := "other"
+		outcome = "error"
+		if ref, ok := contract.AsRefusal(err); ok {
+			code, outcome = string(ref.Code), "refused"
+		}
+		m.errors.WithLabelValues(code).Inc()
+	}
+	m.activities.WithLabelValues(name, outcome).Inc()
+}
+
+// moving notes the progress of a copy or verification.
+func (m *Metrics) moving(id contract.DiskID, p contract.CopyProgress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.moves[id] = p
+}
+
+// moveEnded forgets it.
+func (m *Metrics) moveEnded(id contract.DiskID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.moves, id)
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, append([]string{"disk"}, labels...), nil)
+}
+
+// diskGauges are the gauges of every disk, by how they are read.
+var diskGauges = []struct {
+	desc *prometheus.Desc
+	read func(contract.Measurement) float64
+}{
+	{desc("ebb_disk_size_bytes", "The disk's own size."), func(m contract.Measurement) float64 { return float64(m.SizeBytes) }},
+	{desc("ebb_disk_backing_bytes", "Sum of the volumes behind the disk."), func(m contract.Measurement) float64 { return float64(m.BackingBytes) }},
+	{desc("ebb_disk_pool_bytes", "Capacity of the disk's pool."), func(m contract.Measurement) float64 { return float64(m.PoolBytes) }},
+	{desc("ebb_disk_used_bytes", "Pool bytes in use."), func(m contract.Measurement) float64 { return float64(m.PoolUsedBytes) }},
+	{desc("ebb_disk_metadata_bytes", "Capacity of the pool's metadata."), func(m contract.Measurement) float64 { return float64(m.MetaBytes) }},
+	{desc("ebb_disk_metadata_used_bytes", "Pool metadata in use."), func(m contract.Measurement) float64 { return float64(m.MetaUsedBytes) }},
+	{desc("ebb_disk_full", "1 while the pool has no free block and writes wait."), func(m contract.Measurement) float64 { return flag(m.Full) }},
+	{desc("ebb_disk_fill_rate_bytes_per_second", "Smoothed growth of the used bytes."), func(m contract.Measurement) float64 { return m.FillRate }},
+	{desc("ebb_disk_generation", "The active generation."), func(m contract.Measurement) float64 { return float64(m.Generation) }},
+	{desc("ebb_disk_moving", "1 while the disk has a move."), func(m contract.Measurement) float64 { return flag(m.Move != nil) }},
+	{desc("ebb_disk_measured_timestamp_seconds", "When the disk was last measured."), func(m contract.Measurement) float64 { return float64(m.At.UnixMilli()) / 1000 }},
+}
+
+var (
+	diskInfo   = desc("ebb_disk_info", "Always 1; the labels say what the disk is.", "name", "filesystem", "mount")
+	fsBytes    = desc("ebb_filesystem_bytes", "Size of the mounted filesystem.")
+	fsUsed     = desc("ebb_filesystem_used_bytes", "Filesystem bytes in use.")
+	moveBytes  = desc("ebb_move_bytes", "Bytes to copy in all.")
+	moveSynced = desc("ebb_move_in_sync_ratio", "Share of the move's regions that are in sync.")
+	moveDone   = desc("ebb_move_done_bytes", "Bytes done by the running copy or verification.", "phase")
+	moveTotal  = desc("ebb_move_total_bytes", "Bytes the running copy or verification has to do.", "phase")
+	moveRate   = desc("ebb_move_rate_bytes_per_second", "Smoothed rate of the running copy or verification.", "phase")
+)
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// diskCollector makes the gauges of disks and moves at scrape time.
+type diskCollector struct{ m *Metrics }
+
+// Describe implements prometheus.Collector.
+func (c diskCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, g := range diskGauges {
+		ch <- g.desc
+	}
+	for _, d := range []*prometheus.Desc{diskInfo, fsBytes, fsUsed, moveBytes, moveSynced, moveDone, moveTotal, moveRate} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c diskCollector) Collect(ch chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, m := range c.m.usage.Latest() {
+		id := string(m.Disk)
+		for _, g := range diskGauges {
+			send(g.desc, g.read(m), id)
+		}
+		send(diskInfo, 1, id, m.Name, string(m.Filesystem), m.MountPath)
+		if m.FilesystemBytes > 0 {
+			send(fsBytes, float64(m.FilesystemBytes), id)
+			send(fsUsed, float64(m.FilesystemUsedBytes), id)
+		}
+		if m.Move != nil {
+			send(moveBytes, float64(m.Move.CopyBytes), id)
+			if m.Move.Regions > 0 {
+				send(moveSynced, float64(m.Move.InSync)/float64(m.Move.Regions), id)
+			}
+		}
+	}
+	c.m.mu.Lock()
+	moves := maps.Clone(c.m.moves)
+	c.m.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(moves)) {
+		p := moves[id]
+		send(moveDone, float64(p.DoneBytes), string(id), string(p.Phase))
+		send(moveTotal, float64(p.TotalBytes), string(id), string(p.Phase))
+		send(moveRate, p.RateMiBs*(1<<20), string(id), string(p.Phase))
+	}
+}

@@ -1,0 +1,378 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/disk"
+)
+
+// Signaller is the one call the sentinel makes. client.Client is one.
+type Signaller interface {
+	SignalWithStartWorkflow(ctx context.Context, workflowID, signalName string, signalArg any,
+		options client.StartWorkflowOptions, workflow any, workflowArgs ...any) (client.WorkflowRun, error)
+}
+
+// Sentinel turns what the kernel reports about pools into growth. One call
+// both starts Grow and reaches an operation that already runs on the disk.
+type Sentinel struct {
+	disks   Disks
+	usage   *Usage
+	signals Signaller
+	metrics *Metrics
+	node    string
+	log     *slog.Logger
+	timing  sentinelTiming
+
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil outside
+	pending map[pool]*request
+}
+
+// pool is one backing of a disk: during a move there are two, and each may
+// press on its own.
+type pool struct {
+	disk       contract.DiskID
+	generation uint64
+}
+
+// request is a growth that was asked for and not yet seen.
+type request struct {
+	wake   chan struct{} // capacity 1
+	latest disk.Event    // guarded by Sentinel.mu
+	fresh  bool          // latest came after the last look; guarded by Sentinel.mu
+}
+
+type sentinelTiming struct {
+	recheck    time.Duration // first look at whether the pool has grown
+	recheckMax time.Duration // the looks get rarer up to this
+	fullMax    time.Duration // and up to this while writes wait
+	gap        time.Duration // least distance of two signals about one pool
+	retry      time.Duration // first wait after a failed call
+	retryMax   time.Duration
+	call       time.Duration // timeout of one call
+}
+
+func defaultTiming() sentinelTiming {
+	return sentinelTiming{
+		recheck: 15 * time.Second, recheckMax: 10 * time.Minute, fullMax: 2 * time.Minute, gap: time.Second,
+		retry: 200 * time.Millisecond, retryMax: 2 * time.Second, call: 5 * time.Second,
+	}
+}
+
+// NewSentinel makes a sentinel for the disks of a node.
+func NewSentinel(d Disks, u *Usage, s Signaller, m *Metrics, node string, log *slog.Logger) *Sentinel {
+	return &Sentinel{
+		disks: d, usage: u, signals: s, metrics: m, node: node, log: log,
+		timing: defaultTiming(), pending: make(map[pool]*request),
+	}
+}
+
+// Run watches until ctx is done and returns when everything it started ended.
+// A watch that fails is begun again: a disk nobody watches would fill up.
+func (s *Sentinel) Run(ctx context.Context) {
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	wait := s.timing.retry
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := s.disks.Watch(ctx, s.Notify)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) > time.Minute {
+			wait = s.timing.retry
+		}
+		s.log.Error("watching the disks ended, beginning again", "error", err, "wait", wait)
+		s.metrics.watchRestarts.Inc()
+		sleep(ctx, wait)
+		wait = min(2*wait, 10*time.Second)
+	}
+	s.mu.Lock()
+	s.ctx = nil
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// Notify takes one event. It never blocks on Temporal. Events outside Run are
+// dropped.
+func (s *Sentinel) Notify(ev disk.Event) {
+	s.metrics.events.WithLabelValues(string(ev.Kind)).Inc()
+	log := s.log.With("disk", string(ev.Disk), "kind", string(ev.Kind))
+	switch ev.Kind {
+	case disk.EventPressure, disk.EventFull:
+	case disk.EventMoveFailed:
+		// The activity that copies ends with the refusal; the operation learns
+		// it from there.
+		log.Warn("the new backing of a move failed and was dropped; the disk is whole on its old one", "message", ev.Message)
+		return
+	case disk.EventReadError:
+		log.Error("the disk's volume returns errors", "message", ev.Message)
+		return
+	default:
+		log.Warn("unknown event", "message", ev.Message)
+		return
+	}
+	if err := ev.Disk.Validate(); err != nil {
+		log.Warn("event without a disk", "error", err)
+		return
+	}
+	if ev.Pressure.Node == "" {
+		ev.Pressure.Node = s.node
+	}
+	if ev.Pressure.FillRate == 0 {
+		ev.Pressure.FillRate = s.usage.FillRate(ev.Disk, ev.Pressure.Generation, ev.Pressure.UsedBytes)
+	}
+	log.Info("pool under pressure", "generation", ev.Pressure.Generation, "used", ev.Pressure.UsedBytes,
+		"backing", ev.Pressure.BackingBytes, "fill_rate", int64(ev.Pressure.FillRate), "message", ev.Message)
+
+	key := pool{ev.Disk, ev.Pressure.Generation}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx == nil || s.ctx.Err() != nil {
+		return
+	}
+	if r := s.pending[key]; r != nil {
+		r.latest, r.fresh = ev, true
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+		return
+	}
+	r := &request{wake: make(chan struct{}, 1), latest: ev, fresh: true}
+	s.pending[key] = r
+	ctx := s.ctx
+	s.wg.Go(func() { s.pursue(ctx, key, r) })
+}
+
+// pursue asks for growth of one pool until it has grown or the pressure is
+// gone.
+func (s *Sentinel) pursue(ctx context.Context, key pool, r *request) {
+	wait := s.timing.recheck
+	for {
+		sent := s.take(r)
+		if !s.ask(ctx, key, sent) {
+			s.drop(key)
+			return
+		}
+		sentAt := time.Now()
+		again := false
+		for !again {
+			timer := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				s.drop(key)
+				return
+			case <-r.wake:
+				timer.Stop()
+				again = s.urgent(r, sent)
+				if again {
+					wait = s.timing.recheck
+					sleep(ctx, s.timing.gap-time.Since(sentAt))
+				}
+			case <-timer.C:
+				if s.relieved(ctx, key, sent, r) {
+					return
+				}
+				again = true
+				wait = min(2*wait, s.timing.recheckMax)
+				if s.peek(r).Kind == disk.EventFull {
+					wait = min(wait, s.timing.fullMax)
+				}
+			}
+		}
+	}
+}
+
+// take marks the latest event as being dealt with.
+func (s *Sentinel) take(r *request) disk.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.fresh = false
+	return r.latest
+}
+
+func (s *Sentinel) peek(r *request) disk.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.latest
+}
+
+func (s *Sentinel) drop(key pool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, key)
+}
+
+// urgent says whether a further event must not wait for the next look: the
+// pool is full now, or it did grow and fills again.
+func (s *Sentinel) urgent(r *request, sent disk.Event) bool {
+	ev := s.peek(r)
+	return ev.Kind == disk.EventFull && sent.Kind != disk.EventFull ||
+		ev.Pressure.BackingBytes > sent.Pressure.BackingBytes
+}
+
+// relieved looks at the disk and ends the request when it needs nothing more.
+// It also brings the request's numbers up to date.
+func (s *Sentinel) relieved(ctx context.Context, key pool, sent disk.Event, r *request) bool {
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
+	defer cancel()
+	m, err := s.disks.Measure(ctx, key.disk)
+	if err == nil {
+		s.usage.Observe(&m)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var now contract.Pressure
+	gone := false
+	switch {
+	case err != nil:
+		ref, ok := contract.AsRefusal(err)
+		gone = ok && ref.Code == contract.DiskUnknown
+		now = r.latest.Pressure
+	default:
+		var full bool
+		now, full, gone = pressureOf(m, key.generation)
+		if full {
+			r.latest.Kind = disk.EventFull
+		} else if !r.fresh {
+			r.latest.Kind = disk.EventPressure
+		}
+	}
+	if !gone {
+		grown := now.BackingBytes > sent.Pressure.BackingBytes
+		// Half of the space that was free, again: files were deleted.
+		was := sent.Pressure.BackingBytes - sent.Pressure.UsedBytes
+		emptied := now.BackingBytes-now.UsedBytes > was+was/2 && now.UsedBytes < sent.Pressure.UsedBytes
+		if !grown && !emptied || r.latest.Kind == disk.EventFull || r.fresh && s.stillPressing(r, now) {
+			now.FillRate = max(now.FillRate, r.latest.Pressure.FillRate/2)
+			r.latest.Pressure = now
+			return false
+		}
+	}
+	delete(s.pending, key)
+	return true
+}
+
+// stillPressing says whether an event that came after the growth speaks of the
+// grown pool.
+func (s *Sentinel) stillPressing(r *request, now contract.Pressure) bool {
+	return r.latest.Pressure.BackingBytes >= now.BackingBytes
+}
+
+// pressureOf is the state of one generation's pool; gone when the disk does not
+// have it any more.
+func pressureOf(m contract.Measurement, generation uint64) (p contract.Pressure, full, gone bool) {
+	p = contract.Pressure{Node: m.Node, Generation: generation, FillRate: m.FillRate}
+	switch mv := m.Move; {
+	case generation == m.Generation:
+		p.UsedBytes, p.BackingBytes, full = m.PoolUsedBytes, m.BackingBytes, m.Full
+	case mv != nil && generation == mv.Generation:
+		p.UsedBytes, full = mv.PoolUsedBytes, mv.Full
+		for _, v := range mv.Members {
+			p.BackingBytes += v.Bytes
+		}
+	default:
+		gone = true
+	}
+	return p, full, gone
+}
+
+// ask makes the call, again and again while Temporal is away. False: ctx ended
+// or the call can never succeed.
+func (s *Sentinel) ask(ctx context.Context, key pool, ev disk.Event) bool {
+	wait := s.timing.retry
+	attributes := true
+	for ctx.Err() == nil {
+		err := s.call(ctx, ev, attributes)
+		if err == nil {
+			s.metrics.signals.WithLabelValues(string(key.disk), string(ev.Kind)).Inc()
+			s.log.Info("asked for growth", "disk", string(key.disk), "generation", key.generation, "kind", string(ev.Kind))
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		s.metrics.signalFailures.Inc()
+		var invalid *serviceerror.InvalidArgument
+		if errors.As(err, &invalid) && attributes {
+			// Most likely the namespace does not know our search attributes.
+			// Growth must not wait for an operator to register them.
+			s.log.Warn("Temporal refused the search attributes, going on without; next: run ebb setup", "error", err)
+			attributes = false
+			continue
+		}
+		s.log.Warn("asking for growth failed, trying again", "disk", string(key.disk), "error", err, "wait", wait)
+		sleep(ctx, wait/2+rand.N(wait/2+1))
+		wait = min(2*wait, s.timing.retryMax)
+	}
+	return false
+}
+
+func (s *Sentinel) call(ctx context.Context, ev disk.Event, attributes bool) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timing.call)
+	defer cancel()
+	id := contract.WorkflowID(ev.Disk)
+	options := client.StartWorkflowOptions{
+		ID:        id,
+		TaskQueue: contract.ControlQueue,
+		// A running operation, of whatever type, gets the signal; an ended one
+		// does not stand in the way.
+		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		StaticSummary:            fmt.Sprintf("Grow %s: its pool is filling on %s", ev.Disk, s.node),
+	}
+	if attributes {
+		options.TypedSearchAttributes = temporal.NewSearchAttributes(
+			temporal.NewSearchAttributeKeyKeyword(contract.AttrDisk).ValueSet(string(ev.Disk)),
+			temporal.NewSearchAttributeKeyKeyword(contract.AttrNode).ValueSet(s.node),
+			temporal.NewSearchAttributeKeyKeyword(contract.AttrOperation).ValueSet(contract.GrowWorkflow),
+			temporal.NewSearchAttributeKeyKeyword(contract.AttrPhase).ValueSet(string(contract.PhaseCheck)),
+		)
+	}
+	_, err := s.signals.SignalWithStartWorkflow(ctx, id, contract.SignalPressure, ev.Pressure,
+		options, contract.GrowWorkflow, contract.GrowInput{Disk: ev.Disk, Reason: reason(ev)})
+	return err
+}
+
+// reason says in words why a growth was asked for.
+func reason(ev disk.Event) string {
+	p := ev.Pressure
+	gib := func(b int64) float64 { return float64(b) / float64(contract.GiB) }
+	s := fmt.Sprintf("%.2f of %.2f GiB used", gib(p.UsedBytes), gib(p.BackingBytes))
+	if ev.Kind == disk.EventFull {
+		s = "pool full, writes wait: " + s
+	}
+	if p.FillRate > 0 {
+		s += fmt.Sprintf(", filling at %.1f MiB/s", p.FillRate/(1<<20))
+	}
+	return s
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

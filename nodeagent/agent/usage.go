@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/disk"
+)
+
+const (
+	// MeasureEvery is the default distance of two measurements of a disk.
+	MeasureEvery = 30 * time.Second
+	// measureTimeout bounds one measurement; it reads a few status lines.
+	measureTimeout = 10 * time.Second
+	// fillWindow is the time constant of the fill rate: a burst of a minute
+	// counts, a flush of the page cache does not dominate.
+	fillWindow = time.Minute
+	// leastSample is the shortest time a fill rate is computed over.
+	leastSample = time.Second
+	// runway is how soon a pool may be full before the agent asks for growth
+	// on its own, whatever the low-water mark says.
+	runway = time.Minute
+)
+
+// Usage keeps the latest measurement of every disk and estimates how fast it
+// fills. It is safe for concurrent use.
+type Usage struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	disks map[contract.DiskID]*diskUsage
+}
+
+type diskUsage struct {
+	last contract.Measurement
+	at   time.Time // of the sample rate was last computed from
+	used int64     // pool bytes used at that time
+	rate float64   // bytes per second; below 0 while a disk empties
+}
+
+// NewUsage makes an empty Usage.
+func NewUsage() *Usage {
+	return &Usage{now: time.Now, disks: make(map[contract.DiskID]*diskUsage)}
+}
+
+// Observe takes a measurement into account and fills in its FillRate when the
+// measurer left it at 0.
+func (u *Usage) Observe(m *contract.Measurement) {
+	if m.Disk == "" {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := u.now()
+	d := u.disks[m.Disk]
+	switch {
+	case d == nil:
+		d = &diskUsage{at: now, used: m.PoolUsedBytes}
+		u.disks[m.Disk] = d
+	case d.last.Generation != m.Generation:
+		// Another backing counts its blocks afresh; the application's habit
+		// stays what it was.
+		d.at, d.used = now, m.PoolUsedBytes
+	case now.Sub(d.at) >= leastSample:
+		dt := now.Sub(d.at).Seconds()
+		d.rate = ewma(d.rate, float64(m.PoolUsedBytes-d.used)/dt, dt, fillWindow.Seconds())
+		d.at, d.used = now, m.PoolUsedBytes
+	}
+	if m.FillRate == 0 {
+		m.FillRate = max(0, d.rate)
+	}
+	d.last = *m
+}
+
+// FillRate estimates the fill rate of a disk that now has used bytes in its
+// pool, in bytes per second, 0 when unknown. It is quicker to rise than the
+// smoothed rate: under pressure a growth too large costs less than one too
+// small.
+func (u *Usage) FillRate(id contract.DiskID, generation uint64, used int64) float64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	d := u.disks[id]
+	if d == nil {
+		return 0
+	}
+	rate := max(0, d.rate)
+	if dt := u.now().Sub(d.at); d.last.Generation == generation && dt >= leastSample {
+		rate = max(rate, float64(used-d.used)/dt.Seconds())
+	}
+	return rate
+}
+
+// Latest are the last measurements, by disk id.
+func (u *Usage) Latest() []contract.Measurement {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := make([]contract.Measurement, 0, len(u.disks))
+	for _, id := range slices.Sorted(maps.Keys(u.disks)) {
+		out = append(out, u.disks[id].last)
+	}
+	return out
+}
+
+// keep forgets all disks but these.
+func (u *Usage) keep(ids []contract.DiskID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.DeleteFunc(u.disks, func(id contract.DiskID, _ *diskUsage) bool { return !slices.Contains(ids, id) })
+}
+
+// measurer measures every disk now and then. It is the safety net below the
+// kernel's events: a pool found full, or about to be, is reported like one.
+type measurer struct {
+	disks  Disks
+	usage  *Usage
+	every  time.Duration
+	notify func(disk.Event)
+	log    *slog.Logger
+}
+
+// run measures until ctx is done.
+func (m *measurer) run(ctx context.Context) {
+	tick := time.NewTicker(m.every)
+	defer tick.Stop()
+	for {
+		m.all(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (m *measurer) all(ctx context.Context) {
+	ids := m.disks.Disks()
+	m.usage.keep(ids)
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			return
+		}
+		one, cancel := context.WithTimeout(ctx, measureTimeout)
+		got, err := m.disks.Measure(one, id)
+		cancel()
+		if err != nil {
+			// A disk that is just being taken down or moved is no news.
+			m.log.Debug("measurement failed", "disk", string(id), "error", err)
+			continue
+		}
+		m.usage.Observe(&got)
+		for _, ev := range pressing(got) {
+			m.notify(ev)
+		}
+	}
+}
+
+// pressing finds the pools of a disk that are full or will be within runway.
+// A pool that already holds every block the disk can have needs no growth.
+func pressing(m contract.Measurement) []disk.Event {
+	var out []disk.Event
+	add := func(generation uint64, pool, used, backing int64, full bool) {
+		free := pool - used
+		kind := disk.EventPressure
+		switch {
+		case pool <= 0 || pool >= m.SizeBytes:
+			return
+		case full || free <= 0:
+			kind = disk.EventFull
+		case m.FillRate <= 0 || float64(free) > m.FillRate*runway.Seconds():
+			return
+		}
+		out = append(out, disk.Event{
+			Disk: m.Disk, Kind: kind, Message: "seen by a measurement",
+			Pressure: contract.Pressure{
+				Node: m.Node, Generation: generation, UsedBytes: used, BackingBytes: backing, FillRate: m.FillRate,
+			},
+		})
+	}
+	add(m.Generation, m.PoolBytes, m.PoolUsedBytes, m.BackingBytes, m.Full)
+	if mv := m.Move; mv != nil && mv.Generation != m.Generation {
+		var backing int64
+		for _, v := range mv.Members {
+			backing += v.Bytes
+		}
+		// The new pool fills at the copy's rate, which its events follow; only
+		// a full one is caught here.
+		if mv.Full {
+			add(mv.Generation, mv.PoolBytes, mv.PoolUsedBytes, backing, true)
+		}
+	}
+	return out
+}
