@@ -1,0 +1,85 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/starter/internal/control"
+	"github.com/ebb-storage/ebb/starter/internal/exit"
+	"github.com/ebb-storage/ebb/starter/internal/ui"
+)
+
+type diskDeleteOptions struct {
+	operateOptions
+	noSnapshot bool
+	yes        bool
+}
+
+func (a *app) newDiskDelete() *cobra.Command {
+	var o diskDeleteOptions
+	c := &cobra.Command{
+		Use:   "delete DISK",
+		Short: "Delete a disk and its volumes",
+		Long: `Take a disk down and delete its volumes. A last snapshot is kept unless
+--no-snapshot says otherwise. On a terminal the disk's name must be typed to
+confirm; anywhere else --yes is required.`,
+		Example: "  ebb disk delete data-1\n  ebb disk delete data-1 --yes --no-snapshot",
+		Args:    diskArg,
+		RunE:    func(c *cobra.Command, args []string) error { return a.runDiskDelete(c.Context(), args[0], o) },
+	}
+	c.Flags().BoolVar(&o.noSnapshot, "no-snapshot", false, "keep no last snapshot: the data is gone for good")
+	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	o.bind(c)
+	return c
+}
+
+func (a *app) runDiskDelete(ctx context.Context, ref string, o diskDeleteOptions) error {
+	ask := !o.yes && !o.dryRun
+	if ask && !ui.IsTerminal(a.streams.In) {
+		return exit.New(exit.Usage, "deleting a disk needs --yes when nobody is there to ask")
+	}
+	return a.withClient(ctx, func(c *control.Client) error {
+		d, err := c.Resolve(ctx, ref)
+		if err != nil {
+			return err
+		}
+		if ask {
+			if err := a.confirm(d, o.noSnapshot); err != nil {
+				return err
+			}
+		}
+		return a.operate(ctx, c, control.Operation{
+			Workflow: contract.DeleteDiskWorkflow, Disk: d, Node: d.Node, Summary: "delete " + d.String(),
+			Input: contract.DeleteDiskInput{Disk: d.ID, SkipSnapshot: o.noSnapshot, DryRun: o.dryRun},
+		}, o.operateOptions)
+	})
+}
+
+// confirm has a person type the disk's name.
+func (a *app) confirm(d control.Disk, noSnapshot bool) error {
+	kept := "A last snapshot is kept."
+	if noSnapshot {
+		kept = a.streams.Paint(a.streams.Err, ui.Bad, "No snapshot is kept: the data is gone for good.")
+	}
+	fmt.Fprintf(a.streams.Err, "This deletes disk %s and its volumes. %s\nType %s to go on: ", d, kept, d.Ref())
+	line, err := bufio.NewReader(a.streams.In).ReadString('\n')
+	if strings.TrimSpace(line) != d.Ref() {
+		return exit.New(exit.Cancelled, "not confirmed; nothing was deleted").Because(nonEOF(err))
+	}
+	return nil
+}
+
+// nonEOF is err unless it only says that the input ended.
+func nonEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,87 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/starter/internal/control"
+)
+
+type diskMoveOptions struct {
+	operateOptions
+	node  string
+	mount string
+	dead  bool
+}
+
+func (a *app) newDiskMove() *cobra.Command {
+	var o diskMoveOptions
+	c := &cobra.Command{
+		Use:   "move DISK --node INSTANCE",
+		Short: "Bring a disk to another node",
+		Long: `Bring a disk to another node of the same zone: unmount it, take it down, detach,
+attach, assemble and mount it there. Applications on the old node must have let
+go of it.
+
+When an operation runs on the disk, it is told to go on at the new node: no need
+to cancel it first.`,
+		Example: "  ebb disk move data-1 --node i-0fedcba9876543210\n  ebb disk move data-1 --node i-0fedcba9876543210 --dead",
+		Args:    diskArg,
+		RunE:    func(c *cobra.Command, args []string) error { return a.runDiskMove(c.Context(), args[0], o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.node, "node", "", "EC2 instance id of the new node")
+	f.StringVar(&o.mount, "mount", "", "where the new node mounts it (default: as before)")
+	f.BoolVar(&o.dead, "dead", false, "the old node is off for good: do not ask it, detach by force (refused while EC2 says it runs)")
+	o.bind(c)
+	_ = c.MarkFlagRequired("node")
+	return c
+}
+
+func (a *app) runDiskMove(ctx context.Context, ref string, o diskMoveOptions) error {
+	in := contract.RehomeInput{Node: o.node, MountPath: o.mount, Dead: o.dead, DryRun: o.dryRun, Disk: "d-00000000000000000"}
+	if err := invalid(in.Validate()); err != nil {
+		return err
+	}
+	return a.withClient(ctx, func(c *control.Client) error {
+		d, err := c.Resolve(ctx, ref)
+		if err != nil {
+			return err
+		}
+		in.Disk = d.ID
+		op := control.Operation{
+			Workflow: contract.RehomeWorkflow, Disk: d, Node: o.node, Input: in,
+			Summary: fmt.Sprintf("move %s to %s", d, o.node),
+		}
+		if o.dryRun {
+			return a.operate(ctx, c, op, o.operateOptions)
+		}
+		run, joined, err := c.Move(ctx, op)
+		if err != nil {
+			return err
+		}
+		var until func(contract.Progress) bool
+		if joined {
+			a.streams.Say("%s is running on disk %s; it was told to go on at %s", strings.ToLower(run.Operation), d, o.node)
+			until = func(p contract.Progress) bool { return p.Node == o.node && p.Phase != contract.PhaseRehome }
+		}
+		if o.detach {
+			return a.printStarted(run)
+		}
+		w := a.streams.Err
+		arrived := false
+		err = a.follow(ctx, c, run, w, func(p contract.Progress) bool {
+			arrived = until != nil && until(p)
+			return arrived
+		})
+		if err == nil && arrived {
+			a.streams.Say("disk %s is on %s; the %s goes on: ebb watch %s", d, o.node, strings.ToLower(run.Operation), d.Ref())
+			return a.runDiskShow(ctx, string(d.ID))
+		}
+		return err
+	})
+}
