@@ -137,6 +137,9 @@ func (a answer) data() ([]byte, error) {
 		return nil, errShort
 	}
 	start, end := uint64(native.Uint32(a[offDataStart:])), uint64(native.Uint32(a[offDataSize:]))
+	if end < headerLen { // an answer without data ends within the header's padding
+		return nil, nil
+	}
 	if start > end || end > uint64(len(a)) {
 		return nil, fmt.Errorf("%w: data from %d to %d of %d bytes", errShort, start, end, len(a))
 	}

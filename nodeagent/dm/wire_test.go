@@ -174,6 +174,10 @@ func TestAnswerData(t *testing.T) {
 	native.PutUint32(a[offDataSize:], uint32(len(a)+1))
 	_, err = a.data()
 	require.ErrorIs(t, err, errShort)
+	native.PutUint32(a[offDataSize:], 305) // what the kernel says when there is none
+	b, err = a.data()
+	require.NoError(t, err)
+	require.Empty(t, b)
 }
 
 func TestNames(t *testing.T) {
