@@ -278,3 +278,12 @@ func validateGiB(what string, g int64) error {
 	}
 	return nil
 }
+
+// Validate refuses what cannot be carried out.
+func (in RetireInput) Validate() error {
+	errs := []error{in.Disk.Validate(), ValidateVolumeID(in.Volume)}
+	if in.Grace < 0 {
+		errs = append(errs, errors.New("grace: want 0 or more"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,200 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// How long a call may take and what may come between.
+type length int
+
+const (
+	// brief calls are waited for to their end: their outcome is always known.
+	brief length = iota
+	// long calls are left when the operation is cancelled or rehomed: what they
+	// do can be taken up again or undone at any moment.
+	long
+)
+
+const (
+	briefNode    = time.Hour          // a brief node call with all its retries
+	longNode     = 7 * 24 * time.Hour // one attempt of a copy or verification
+	longNodeAll  = 4 * longNode       // with all its retries
+	maxRetryWait = 30 * time.Second   // between two attempts of an activity
+	firstPause   = 15 * time.Second   // between two looks for a lost node
+	maxPause     = 10 * time.Minute   // the longest such pause
+	settlePause  = 20 * time.Second   // EC2's describes lag behind by about this much
+)
+
+// control runs an activity next to EC2.
+func control[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length) (Out, error) {
+	return controlFor(ctx, op, a, in, l, op.set.StepTimeout)
+}
+
+// controlFor is control with a time limit of its own, all retries included.
+func controlFor[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length, limit time.Duration) (Out, error) {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              contract.ControlQueue,
+		ScheduleToCloseTimeout: limit,
+		StartToCloseTimeout:    limit,
+		HeartbeatTimeout:       contract.NodeHeartbeat,
+		Summary:                fmt.Sprintf("%s: %s", op.progress.Phase, a),
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: maxRetryWait,
+		},
+	})
+	return awaited(ctx, op, a, in, l, nil)
+}
+
+// awaited starts a and waits: for a long call also for an interruption. Beside,
+// when not nil, is called whenever something was asked of the running call.
+func awaited[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length, beside func(workflow.Context)) (Out, error) {
+	var zero Out
+	call, cancel := workflow.WithCancel(ctx)
+	defer cancel()
+	f := a.Start(call, in)
+	for l == long && !f.IsReady() {
+		err := workflow.Await(ctx, func() bool {
+			return f.IsReady() || op.interrupted() != nil || (beside != nil && op.signals.throttle)
+		})
+		if err != nil {
+			return zero, err
+		}
+		if f.IsReady() {
+			break
+		}
+		if err := op.interrupted(); err != nil {
+			return zero, err
+		}
+		beside(ctx)
+	}
+	return f.Get(ctx)
+}
+
+// node runs an activity on the node the disk is on. A node that does not answer
+// is looked for in EC2: the disk may be elsewhere by now; else it is waited for.
+func node[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length) (Out, error) {
+	return nodeBeside(ctx, op, a, in, l, nil)
+}
+
+func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length, beside func(workflow.Context)) (Out, error) {
+	var zero Out
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		if l == long || !op.lostAt.IsZero() || op.signals.rehome != nil {
+			if err := op.interrupted(); err != nil {
+				return zero, err
+			}
+		}
+		at := op.node
+		var out Out
+		err := op.reassemble(ctx, string(a))
+		if err == nil {
+			out, err = awaited(op.nodeOptions(ctx, string(a), l), op, a, in, l, beside)
+		}
+		if !noAgent(err) {
+			if err == nil && at == op.node {
+				op.found(ctx)
+			}
+			return out, err
+		}
+		if err := op.lost(ctx, at, pause); err != nil {
+			return zero, err
+		}
+	}
+}
+
+func (op *operation) nodeOptions(ctx workflow.Context, name string, l length) workflow.Context {
+	o := workflow.ActivityOptions{
+		TaskQueue:              contract.NodeQueue(op.node),
+		ScheduleToStartTimeout: op.set.NodeTimeout,
+		ScheduleToCloseTimeout: briefNode,
+		StartToCloseTimeout:    briefNode,
+		HeartbeatTimeout:       contract.NodeHeartbeat,
+		Summary:                fmt.Sprintf("%s: %s", op.progress.Phase, name),
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: maxRetryWait,
+		},
+	}
+	if l == long {
+		o.StartToCloseTimeout, o.ScheduleToCloseTimeout = longNode, longNodeAll
+	}
+	return workflow.WithActivityOptions(ctx, o)
+}
+
+// noAgent says that no agent took the task from the node's queue in time.
+func noAgent(err error) bool {
+	var t *temporal.TimeoutError
+	return errors.As(err, &t) && t.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
+}
+
+// lost is called when the agent on node at did not answer. It follows the disk
+// when EC2 has it elsewhere, else it waits a while. It ends the operation after
+// NodePatience, with everything left as it is.
+func (op *operation) lost(ctx workflow.Context, at string, pause time.Duration) error {
+	op.assemble = true
+	if op.lostAt.IsZero() {
+		op.lostAt = workflow.Now(ctx)
+	}
+	facts, err := control(ctx, op, contract.DescribeDisk, contract.DescribeDiskInput{Disk: op.disk}, brief)
+	if err != nil {
+		return err
+	}
+	if is := facts.Node(); is != "" && is != at {
+		op.node, op.progress.Node = is, is
+		op.index(ctx)
+		return nil
+	}
+	since := workflow.Now(ctx).Sub(op.lostAt)
+	if since >= op.set.NodePatience {
+		return fmt.Errorf("no agent has answered on node %s for %s; nothing of disk %s is lost: bring the node back or rehome the disk, then start the operation again",
+			at, since.Round(time.Second), op.disk)
+	}
+	op.wait(ctx, fmt.Sprintf("no agent answers on node %s; bring it back, or rehome the disk", at))
+	_, err = workflow.AwaitWithTimeout(ctx, pause, func() bool { return op.interrupted() != nil })
+	return err
+}
+
+func (op *operation) found(ctx workflow.Context) {
+	if op.lostAt.IsZero() {
+		return
+	}
+	op.lostAt = time.Time{}
+	op.wait(ctx, "")
+}
+
+// reassemble assembles the disk after its node was lost: the node may have been
+// rebooted, or be another one. The agent does it by itself too; both may.
+func (op *operation) reassemble(ctx workflow.Context, next string) error {
+	if !op.assemble || next == string(contract.AssembleDisk) || next == string(contract.DisassembleDisk) || next == string(contract.FormatDisk) {
+		return nil
+	}
+	facts, err := control(ctx, op, contract.DescribeDisk, contract.DescribeDiskInput{Disk: op.disk}, brief)
+	if err != nil {
+		return err
+	}
+	in := contract.AssembleDiskInput{Disk: op.disk, Volumes: attachedTo(facts, op.node)}
+	if _, err := awaited(op.nodeOptions(ctx, string(contract.AssembleDisk), brief), op, contract.AssembleDisk, in, brief, nil); err != nil {
+		return err
+	}
+	op.assemble = false
+	op.found(ctx)
+	return nil
+}
+
+// attachedTo lists the volumes a disk may be assembled from on a node.
+func attachedTo(f contract.DiskFacts, node string) []string {
+	var out []string
+	for _, v := range f.Volumes {
+		if v.Node == node && v.Role != contract.RoleRetired {
+			out = append(out, v.ID)
+		}
+	}
+	return out
+}

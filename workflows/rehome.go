@@ -1,0 +1,213 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// States of an instance that can hold a volume in use.
+const (
+	stateRunning = "running"
+	stateGone    = "" // EC2 does not know the instance any more
+)
+
+// Rehome brings a disk to another node. When the new node refuses it after it
+// was taken down, it is brought back.
+func Rehome(ctx workflow.Context, in contract.RehomeInput) (contract.Result, error) {
+	return operate(ctx, header{
+		name: contract.RehomeWorkflow, disk: in.Disk, set: in.Settings, input: in.Validate(),
+		phases: []contract.Phase{contract.PhaseCheck, contract.PhaseRehome},
+	}, func(ctx workflow.Context, op *operation) error {
+		return op.step(ctx, contract.PhaseRehome, alone, func() error {
+			if in.DryRun {
+				h, err := op.plot(ctx, in)
+				if err == nil {
+					op.result.Steps = h.words(op)
+				}
+				return err
+			}
+			return op.bring(ctx, in)
+		})
+	})
+}
+
+// haul is a checked plan to bring a disk's volumes from one node to another.
+type haul struct {
+	from, to string
+	fromUp   bool // the old node's agent is to take the disk down first
+	force    bool // the detach is forced
+	move     []contract.VolumeFacts
+	leave    []contract.VolumeFacts // retired: detached, not attached again
+	mount    string
+}
+
+// plot looks whether a disk can be brought to in.Node, and how. It changes
+// nothing.
+func (op *operation) plot(ctx workflow.Context, in contract.RehomeInput) (haul, error) {
+	h := haul{to: in.Node, mount: in.MountPath}
+	facts, err := op.located(ctx)
+	if err != nil {
+		return h, err
+	}
+	active := facts.Active()
+	if len(active) == 0 {
+		return h, contract.Refuse(contract.DiskIncomplete, "EC2 has no active volume of the disk").WithDisk(op.disk)
+	}
+	need := 0
+	for _, v := range facts.Volumes {
+		if v.Node != "" && v.Node != in.Node {
+			h.from = v.Node
+		}
+		switch {
+		case v.Role == contract.RoleRetired && v.Node != "":
+			h.leave = append(h.leave, v)
+		case v.Role == contract.RoleRetired:
+		default:
+			h.move = append(h.move, v)
+			if v.Node != in.Node {
+				need++
+			}
+		}
+	}
+	to, err := control(ctx, op, contract.DescribeNode, contract.DescribeNodeInput{Node: in.Node}, brief)
+	if err != nil {
+		return h, err
+	}
+	switch {
+	case to.State != stateRunning:
+		return h, contract.Refuse(contract.NodeUnknown, "node %s is %s", to.Node, to.State).WithDisk(op.disk).WithNext("start the instance, or name another one")
+	case to.Zone != active[0].Zone:
+		return h, contract.Refuse(contract.ZoneMismatch, "the disk is in %s, node %s is in %s", active[0].Zone, to.Node, to.Zone).
+			WithDisk(op.disk).WithVolume(active[0].ID).WithNext("name a node in %s", active[0].Zone)
+	case to.FreeSlots < need:
+		return h, contract.Refuse(contract.AttachSlotsFull, "node %s can attach %d more volumes, the disk has %d", to.Node, to.FreeSlots, need).
+			WithDisk(op.disk).WithNext("name another node")
+	}
+	return h, op.plotFrom(ctx, in, &h)
+}
+
+// plotFrom decides how to take the disk off its old node.
+func (op *operation) plotFrom(ctx workflow.Context, in contract.RehomeInput, h *haul) error {
+	if h.from == "" {
+		return nil
+	}
+	state := stateGone
+	n, err := control(ctx, op, contract.DescribeNode, contract.DescribeNodeInput{Node: h.from}, brief)
+	if err == nil {
+		state = n.State
+	} else if r, ok := contract.AsRefusal(err); !ok || r.Code != contract.NodeUnknown {
+		return err
+	}
+	h.fromUp = state == stateRunning || state == "pending"
+	h.force = in.Dead && !h.fromUp
+	if in.Dead && h.fromUp {
+		return contract.Refuse(contract.DiskBusy, "EC2 says that node %s is %s: a disk in use there would be torn away", h.from, state).
+			WithDisk(op.disk).WithNext("stop the instance first, or rehome without dead")
+	}
+	return nil
+}
+
+// bring carries out a rehome. It is safe to repeat; after a refusal the disk is
+// where it was.
+func (op *operation) bring(ctx workflow.Context, in contract.RehomeInput) error {
+	h, err := op.plot(ctx, in)
+	if err != nil {
+		return err
+	}
+	was := op.progress.Phase
+	op.enter(ctx, contract.PhaseRehome)
+	if h.from != "" {
+		op.node = h.from
+		if err := op.takeOff(ctx, h); err != nil {
+			return err
+		}
+	}
+	err = op.putOn(ctx, h, h.to)
+	if _, refused := contract.AsRefusal(err); refused && h.fromUp {
+		if back := op.bringBack(ctx, h); back != nil {
+			return fmt.Errorf("node %s refused the disk (%w) and it could not be brought back to %s: %w", h.to, errors.New(err.Error()), h.from, errors.New(back.Error()))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	op.result.Node = h.to
+	if was != contract.PhaseRehome {
+		op.enter(ctx, was)
+	}
+	return nil
+}
+
+// takeOff takes the disk down on its old node and detaches its volumes.
+func (op *operation) takeOff(ctx workflow.Context, h haul) error {
+	if h.fromUp {
+		_, err := node(ctx, op, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: op.disk}, brief)
+		if err != nil {
+			return err
+		}
+	}
+	for _, v := range append(h.leave[:len(h.leave):len(h.leave)], h.move...) {
+		if v.Node == "" || v.Node == h.to {
+			continue
+		}
+		_, err := control(ctx, op, contract.DetachVolume, contract.DetachVolumeInput{
+			Disk: op.disk, Volume: v.ID, Node: v.Node, Force: h.force,
+		}, brief)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putOn attaches the disk's volumes to a node and assembles it there.
+func (op *operation) putOn(ctx workflow.Context, h haul, to string) error {
+	for _, v := range h.move {
+		_, err := control(ctx, op, contract.AttachVolume, contract.AttachVolumeInput{Disk: op.disk, Volume: v.ID, Node: to}, brief)
+		if err != nil {
+			return err
+		}
+	}
+	op.node, op.progress.Node = to, to
+	m, err := node(ctx, op, contract.AssembleDisk, contract.AssembleDiskInput{Disk: op.disk, Volumes: ids(h.move), MountPath: h.mount}, brief)
+	if err == nil {
+		op.assemble = false
+		op.grown(m)
+	}
+	return err
+}
+
+// bringBack undoes a rehome that the new node refused.
+func (op *operation) bringBack(ctx workflow.Context, h haul) error {
+	if op.node == h.to {
+		_, err := node(ctx, op, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: op.disk}, brief)
+		if err != nil {
+			return err
+		}
+	}
+	for _, v := range h.move {
+		_, err := control(ctx, op, contract.DetachVolume, contract.DetachVolumeInput{Disk: op.disk, Volume: v.ID, Node: h.to}, brief)
+		if err != nil {
+			return err
+		}
+	}
+	h.mount = ""
+	return op.putOn(ctx, h, h.from)
+}
+
+func (h haul) words(op *operation) []string {
+	var w []string
+	if h.fromUp {
+		w = append(w, fmt.Sprintf("unmount the disk on %s and take it down", h.from))
+	}
+	for _, v := range h.move {
+		if v.Node != h.to {
+			w = append(w, fmt.Sprintf("bring volume %s to %s", v.ID, h.to))
+		}
+	}
+	return append(w, fmt.Sprintf("assemble disk %s on %s and mount it", op.disk, h.to))
+}

@@ -1,0 +1,171 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// How a step stands to the room maker, which works beside it.
+type sharing bool
+
+const (
+	// shared: room may be made while the step runs.
+	shared sharing = false
+	// alone: the step changes the backing or where it is.
+	alone sharing = true
+)
+
+// step runs fn, which must be idempotent: it is run again when a rehome came
+// between. Pause, cancel and rehome take effect before it.
+func (op *operation) step(ctx workflow.Context, phase contract.Phase, how sharing, fn func() error) error {
+	op.enter(ctx, phase)
+	for {
+		if err := op.gate(ctx); err != nil {
+			return err
+		}
+		err := op.locked(ctx, how, fn)
+		if !errors.Is(err, errYield) {
+			return err
+		}
+	}
+}
+
+func (op *operation) locked(ctx workflow.Context, how sharing, fn func() error) error {
+	if how == alone {
+		if err := op.mu.Lock(ctx); err != nil {
+			return err
+		}
+		defer op.mu.Unlock()
+	}
+	return fn()
+}
+
+// gate is passed between steps: it carries out a rehome, holds while paused,
+// and stops a cancelled operation.
+func (op *operation) gate(ctx workflow.Context) error {
+	for {
+		if err := op.serveRehome(ctx); err != nil {
+			return err
+		}
+		if err := op.stopped(); err != nil {
+			return err
+		}
+		if !op.signals.paused || op.undoing {
+			return nil
+		}
+		op.wait(ctx, "paused: resume it to go on")
+		err := workflow.Await(ctx, func() bool {
+			return !op.signals.paused || op.interrupted() != nil
+		})
+		if err != nil {
+			return err
+		}
+		op.wait(ctx, "")
+	}
+}
+
+// stopped says why the operation should not go on. An undo, and what follows a
+// commit, always goes on.
+func (op *operation) stopped() error {
+	switch {
+	case op.undoing || op.final:
+		return nil
+	case op.abandon != nil:
+		return op.abandon
+	case op.signals.cancelled:
+		return errCancelled
+	}
+	return nil
+}
+
+// interrupted says why a call that may take long should not be waited for.
+func (op *operation) interrupted() error {
+	if op.signals.rehome != nil {
+		return errYield
+	}
+	return op.stopped()
+}
+
+// onUndo registers a compensation, before the step it undoes.
+func (op *operation) onUndo(what string, fn func(workflow.Context) error) {
+	op.undos = append(op.undos, undo{what, fn})
+}
+
+// compensate runs the undos in reverse order, each once. It stops at the first
+// that does not succeed: what comes after it relies on it.
+func (op *operation) compensate(ctx workflow.Context) error {
+	if len(op.undos) == 0 {
+		return nil
+	}
+	op.undoing = true
+	defer func() { op.undoing = false }()
+	for len(op.undos) > 0 {
+		last := op.undos[len(op.undos)-1]
+		op.undos = op.undos[:len(op.undos)-1]
+		err := op.step(ctx, contract.PhaseAbort, alone, func() error { return last.fn(ctx) })
+		if errors.Is(err, errCommitted) {
+			op.undos = nil
+			return err
+		}
+		if err != nil {
+			op.undos = nil
+			return fmt.Errorf("%s: %w", last.what, err)
+		}
+	}
+	return nil
+}
+
+// serveRehome carries out a rehome signal. A refused one is noted and changes
+// nothing; the operation goes on where the disk is.
+func (op *operation) serveRehome(ctx workflow.Context) error {
+	for op.signals.rehome != nil {
+		in := *op.signals.rehome
+		op.signals.rehome = nil
+		err := op.locked(ctx, alone, func() error { return op.bring(ctx, in) })
+		r, refused := contract.AsRefusal(err)
+		switch {
+		case err == nil:
+			op.progress.Refusal = nil
+		case refused:
+			op.progress.Refusal = r
+		case errors.Is(err, errYield): // a newer rehome replaces this one
+		default:
+			return err
+		}
+		op.show(ctx)
+	}
+	return nil
+}
+
+// serveLate serves signals that came too late for the operation itself, so that
+// none is lost with the workflow. Failing is noted only: the disk is as it was
+// and the agent asks again.
+func (op *operation) serveLate(ctx workflow.Context) {
+	op.closing = true
+	op.undoing = true // what is done here is not cancelled
+	defer func() { op.undoing = false }()
+	if op.node == "" {
+		return
+	}
+	for op.signals.drain(); op.signals.rehome != nil || len(op.signals.pressure) > 0; op.signals.drain() {
+		if err := op.serveRehome(ctx); err != nil {
+			workflow.GetLogger(ctx).Warn("A late rehome failed", "disk", op.disk, "error", err)
+			continue
+		}
+		if p, ok := op.signals.takePressure(); ok {
+			err := op.locked(ctx, alone, func() error { _, err := op.makeRoom(ctx, &p); return err })
+			switch {
+			case errors.Is(err, errYield):
+				op.signals.pressure = append(op.signals.pressure, p)
+			case err != nil:
+				workflow.GetLogger(ctx).Warn("Making room failed", "disk", op.disk, "error", err)
+			}
+		}
+	}
+	// Wait for the room maker's last work.
+	_ = op.locked(ctx, alone, func() error { return nil })
+}
