@@ -50,7 +50,7 @@ func try(t *testing.T, n node.Node, script string) (string, int) {
 func TestExec(t *testing.T) {
 	n := boot(t, "i-exec")
 	require.True(t, n.Running())
-	require.Equal(t, "i-exec 1 10.0.2.2", sh(t, n, "echo $(hostname) $EBB_IN_NODE $EBB_HOST_ADDRESS"))
+	require.Equal(t, "i-exec 1 "+n.HostAddress(), sh(t, n, "echo $EBB_NODE_ID $EBB_IN_NODE $EBB_HOST_ADDRESS"))
 	for _, target := range []string{"thin-pool", "mirror", "flakey", "dust", "delay", "log-writes"} {
 		require.Contains(t, sh(t, n, "dmsetup targets"), target)
 	}
@@ -64,6 +64,8 @@ func TestExec(t *testing.T) {
 
 	_, err = n.Exec(t.Context(), node.Command{Path: "/nonexistent"})
 	require.ErrorContains(t, err, "no such file")
+	require.Equal(t, n.ID()+".json", sh(t, n, "echo {} > "+n.Dir()+"/"+n.ID()+".json; ls "+n.Dir()+" | grep "+n.ID()))
+	require.FileExists(t, filepath.Join(n.Dir(), n.ID()+".json"), "shared with the host")
 
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
@@ -77,15 +79,15 @@ func TestVolumeSurvivesPowerCut(t *testing.T) {
 	require.NoError(t, n.Attach(t.Context(), "vol-1", "/dev/sdf", path, 256<<20))
 	dev := node.VolumePath("vol-1")
 	require.Equal(t, fmt.Sprint(256<<20), sh(t, n, "blockdev --getsize64 "+dev))
-	require.Equal(t, "EBSVOL-vol-1", sh(t, n, "cat /sys/block/dm-0/dm/uuid"))
-	sh(t, n, "mkfs.ext4 -q "+dev+" && mkdir /run/m && mount "+dev+" /run/m && echo kept > /run/m/f && sync -f /run/m/f")
+	require.Equal(t, "EBSVOL-vol-1", sh(t, n, "dmsetup info -c --noheadings -o uuid "+dev))
+	sh(t, n, "mkfs.ext4 -q "+dev+" && mkdir -p /run/m && mount "+dev+" /run/m && echo kept > /run/m/f && sync -f /run/m/f")
 	require.NoError(t, n.PowerCut())
 	require.False(t, n.Running())
 	_, err := n.Exec(t.Context(), node.Command{Path: "true"})
 	require.ErrorIs(t, err, node.ErrNotRunning)
 
 	require.NoError(t, n.Boot(t.Context()))
-	require.Equal(t, "kept", sh(t, n, "mkdir /run/m && mount "+dev+" /run/m && cat /run/m/f"))
+	require.Equal(t, "kept", sh(t, n, "mkdir -p /run/m && mount "+dev+" /run/m && cat /run/m/f"))
 	require.ErrorIs(t, n.Detach(t.Context(), "vol-1"), node.ErrBusy)
 	sh(t, n, "umount /run/m")
 	require.NoError(t, n.Detach(t.Context(), "vol-1"))

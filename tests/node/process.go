@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"syscall"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 )
 
 // killGrace is how long a killed command may take to be reported before its connection is dropped.
-const killGrace = 5 * time.Second
+const killGrace = 20 * time.Second
 
 // remote is a command that runs in a guest.
 type remote struct {
@@ -22,7 +21,6 @@ type remote struct {
 	pid  int
 	c    Command
 
-	send sync.Mutex // serializes frames to the guest
 	done chan struct{}
 	code int
 	err  error
@@ -119,20 +117,14 @@ func (r *remote) feed() {
 	buf := make([]byte, wire.Chunk)
 	for {
 		n, err := r.c.Stdin.Read(buf)
-		if n > 0 && r.frame(wire.Stdin, buf[:n]) != nil {
+		if n > 0 && wire.Write(r.line, wire.Stdin, buf[:n]) != nil {
 			return
 		}
 		if err != nil {
-			_ = r.frame(wire.StdinEOF, nil)
+			_ = wire.Write(r.line, wire.StdinEOF, nil)
 			return
 		}
 	}
-}
-
-func (r *remote) frame(kind byte, b []byte) error {
-	r.send.Lock()
-	defer r.send.Unlock()
-	return wire.Write(r.line, kind, b)
 }
 
 // Pid implements Process.
@@ -159,9 +151,10 @@ func (r *remote) signal(sig syscall.Signal, group bool) error {
 		return errors.New("node: the command has ended")
 	default:
 	}
-	r.send.Lock()
-	defer r.send.Unlock()
-	if err := wire.WriteJSON(r.line, wire.SendSig, wire.Signal{Number: int(sig), Group: group}); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), killGrace)
+	defer cancel()
+	req := wire.Request{Op: wire.OpSignal, Signal: &wire.Signal{PID: r.pid, Number: int(sig), Group: group}}
+	if err := r.link.call(ctx, req); err != nil {
 		return fmt.Errorf("signal %s: %w", r.c.Path, err)
 	}
 	return nil

@@ -3,10 +3,10 @@ package main
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"os/exec"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,7 +53,7 @@ func (s stream) Write(p []byte) (int, error) {
 
 // run executes one command over one connection. A command whose host is gone is killed with its process
 // group: nobody could see how it ends.
-func run(conn io.Writer, r *bufio.Reader, e wire.Exec) {
+func (s *server) run(conn io.Writer, r *bufio.Reader, e wire.Exec) {
 	out := &frames{w: conn}
 	if len(e.Args) == 0 {
 		out.sendJSON(wire.Exited, wire.Exit{Code: 127, Error: "no command"})
@@ -81,10 +81,11 @@ func run(conn io.Writer, r *bufio.Reader, e wire.Exec) {
 		return
 	}
 	out.sendJSON(wire.Started, wire.Process{PID: cmd.Process.Pid})
-	var ended atomic.Bool
-	go listen(r, cmd.Process.Pid, stdin, &ended) // ends when the connection does
+	pid := cmd.Process.Pid
+	s.commands.Store(pid, struct{}{})
+	go s.listen(r, pid, stdin) // ends when the connection does
 	err := cmd.Wait()
-	ended.Store(true)
+	s.commands.Delete(pid)
 	exit := wire.Exit{Code: cmd.ProcessState.ExitCode()}
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		exit.Code = 128 + int(ws.Signal())
@@ -97,11 +98,11 @@ func run(conn io.Writer, r *bufio.Reader, e wire.Exec) {
 }
 
 // listen feeds a command from the host.
-func listen(r *bufio.Reader, pid int, stdin io.WriteCloser, ended *atomic.Bool) {
+func (s *server) listen(r *bufio.Reader, pid int, stdin io.WriteCloser) {
 	for {
 		kind, b, err := wire.Read(r)
 		if err != nil {
-			if !ended.Load() { // what a command has left running is not ours to kill
+			if _, ok := s.commands.Load(pid); ok { // what a command has left running is not ours to kill
 				_ = unix.Kill(-pid, unix.SIGKILL)
 			}
 			return
@@ -115,15 +116,18 @@ func listen(r *bufio.Reader, pid int, stdin io.WriteCloser, ended *atomic.Bool) 
 			if stdin != nil {
 				_ = stdin.Close()
 			}
-		case wire.SendSig:
-			var s wire.Signal
-			if wire.Decode(b, &s) == nil {
-				target := pid
-				if s.Group {
-					target = -pid
-				}
-				_ = unix.Kill(target, unix.Signal(s.Number))
-			}
 		}
 	}
+}
+
+// signal sends a signal to a command that runs.
+func (s *server) signal(w wire.Signal) error {
+	if _, ok := s.commands.Load(w.PID); !ok {
+		return fmt.Errorf("command %d has ended", w.PID)
+	}
+	target := w.PID
+	if w.Group {
+		target = -w.PID
+	}
+	return unix.Kill(target, unix.Signal(w.Number))
 }

@@ -29,6 +29,8 @@ type server struct {
 	config  wire.Config
 	contact atomic.Int64 // unix nanoseconds of the last sign of life from the host
 	volumes sync.Mutex   // one volume operation at a time
+
+	commands sync.Map // the process ids of commands that run
 }
 
 func serve() error {
@@ -112,7 +114,7 @@ func (s *server) await(conn net.Conn, r *bufio.Reader, req *wire.Request) error 
 func (s *server) handle(conn net.Conn, r *bufio.Reader, req wire.Request) {
 	defer func() { _ = conn.Close() }()
 	if req.Op == wire.OpExec && req.Exec != nil {
-		run(conn, r, *req.Exec)
+		s.run(conn, r, *req.Exec)
 		return
 	}
 	reply := wire.Reply{}
@@ -150,6 +152,10 @@ func (s *server) do(req wire.Request) error {
 		return ebs.Reload(ctx, v)
 	case wire.OpDetach:
 		return ebs.Remove(ctx, v.ID)
+	case wire.OpSignal:
+		if req.Signal != nil {
+			return s.signal(*req.Signal)
+		}
 	case wire.OpPowerOff:
 		go shutDown()
 		return nil

@@ -19,7 +19,6 @@ const (
 	Ask       byte = 'R' // host to guest: Request
 	Stdin     byte = 'i' // host to guest: bytes for the command's standard input
 	StdinEOF  byte = 'I' // host to guest: no more standard input
-	SendSig   byte = 's' // host to guest: Signal
 	Stdout    byte = 'o' // guest to host: bytes from the command
 	Stderr    byte = 'e' // guest to host: bytes from the command
 	Started   byte = 'p' // guest to host: Process
@@ -43,6 +42,7 @@ const (
 	OpReload   = "reload"
 	OpPowerOff = "poweroff"
 	OpPing     = "ping"
+	OpSignal   = "signal"
 )
 
 // Codes of a Reply's error.
@@ -73,6 +73,7 @@ type Request struct {
 	Op     string  `json:"op"`
 	Exec   *Exec   `json:"exec,omitempty"`
 	Volume *Volume `json:"volume,omitempty"`
+	Signal *Signal `json:"signal,omitempty"`
 }
 
 // Exec describes a command.
@@ -98,8 +99,10 @@ type Process struct {
 	PID int `json:"pid"`
 }
 
-// Signal asks for a signal to the command, or to its whole process group.
+// Signal is one to send to a command that runs, or to its whole process group. It has a request of its own,
+// which gets through when a command does not read its input.
 type Signal struct {
+	PID    int  `json:"pid"`
 	Number int  `json:"number"`
 	Group  bool `json:"group,omitempty"`
 }
