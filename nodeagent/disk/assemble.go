@@ -1,0 +1,250 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+	"github.com/ebb-storage/ebb/nodeagent/format"
+)
+
+// devicePatience is how long a device may take to show up after EC2 says
+// attached.
+const devicePatience = time.Minute
+
+// Assemble makes a disk usable on this node: the highest complete active
+// generation under the top device, a running move resumed, the filesystem
+// mounted. It is safe to repeat.
+func (m *Manager) Assemble(ctx context.Context, in contract.AssembleDiskInput) (contract.Measurement, error) {
+	h := m.lock(in.Disk)
+	defer h.mu.Unlock()
+	if err := m.attached(ctx, in.Volumes); err != nil {
+		return contract.Measurement{}, err
+	}
+	return m.assemble(ctx, in.Disk, h, in.MountPath)
+}
+
+func (m *Manager) assemble(ctx context.Context, d contract.DiskID, h *handle, mountPath string) (contract.Measurement, error) {
+	var none contract.Measurement
+	v, err := m.look(ctx, d)
+	if err != nil {
+		return none, err
+	}
+	if v.active == nil {
+		return none, contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0]).
+			WithNext("run the CreateDisk workflow again")
+	}
+	if err := m.assembleTop(ctx, d, v); err != nil {
+		return none, err
+	}
+	h.view = v
+	for _, o := range v.older { // a crash between the commit's two headers
+		if o.head.Role == format.Active {
+			if err := m.save(ctx, o, func(h *format.Header) { h.Role, h.MovePhase = format.Retired, format.NoMove }); err != nil {
+				m.Logger.Warn("mark old generation retired", "disk", d, "volume", o.vols[0], "error", err)
+			}
+		}
+	}
+	if mountPath == "" {
+		mountPath = v.active.head.MountPath
+	}
+	if mountPath != "" {
+		top, err := m.DM.Info(topName(d))
+		if err != nil {
+			return none, err
+		}
+		if err := mountAt(top, contract.Filesystem(v.active.head.Filesystem), mountPath); err != nil {
+			return none, err
+		}
+		if mountPath != v.active.head.MountPath {
+			if err := m.save(ctx, v.active, func(h *format.Header) { h.MountPath = mountPath }); err != nil {
+				return none, err
+			}
+		}
+	}
+	return m.measure(ctx, d, h)
+}
+
+// assembleTop builds the stacks a view needs and the top device over them.
+func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, v *view) error {
+	if a := v.active; a.head.MovePhase == format.Committing && v.incoming != nil {
+		// The commit had not happened: the peer is still incoming.
+		if err := m.save(ctx, a, func(h *format.Header) { h.MovePhase = format.Copying }); err != nil {
+			return err
+		}
+	}
+	old, err := m.build(ctx, v.active, false, nil)
+	if err != nil {
+		return err
+	}
+	size := v.active.head.SizeBytes / sector
+	table := dm.Linear(0, size, old.Dev, 0)
+	if v.moving() {
+		n := v.incoming
+		if n.head.SizeBytes != v.active.head.SizeBytes {
+			return contract.Refuse(contract.VolumeDamaged, "generation %d has another size than generation %d", n.head.Generation, v.active.head.Generation).
+				WithDisk(d).WithVolume(n.vols[0]).WithNext("cancel the move")
+		}
+		// I6: the log is on the incoming volume; the kernel reads it and goes on.
+		thin, err := m.build(ctx, n, false, nil)
+		if err != nil {
+			return err
+		}
+		log, err := m.logDevice(ctx, n, partLogB)
+		if err != nil {
+			return err
+		}
+		if table, err = mirrorTable(n.head, log, old, thin); err != nil {
+			return err
+		}
+	} else if v.active.head.Move != "" && v.active.head.MovePhase != format.NoMove {
+		// The incoming generation is gone or its log was never finished. This
+		// one is complete (I4); forget the move, so that a late return of the
+		// other cannot be taken for resumable.
+		if err := m.save(ctx, v.active, endMove); err != nil {
+			return err
+		}
+	}
+	_, err = m.ensure(topName(d), table)
+	return err
+}
+
+// endMove clears a move from an active header.
+func endMove(h *format.Header) {
+	h.Move, h.MovePhase, h.Peer, h.PeerGen = "", format.NoMove, "", 0
+}
+
+// Disassemble unmounts a disk and takes its devices down. A move in progress
+// stays in the headers and goes on after the next assembly.
+func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
+	h := m.lock(d)
+	defer h.mu.Unlock()
+	if top, err := m.DM.Info(topName(d)); err == nil {
+		if err := unmount(d, top.Dev); err != nil {
+			return err
+		}
+	}
+	m.flushHistory(ctx, h)
+	if err := m.takeDownTop(d); err != nil {
+		if errors.Is(err, dm.ErrBusy) {
+			return contract.Refuse(contract.DiskBusy, "its device is open").WithDisk(d).WithNext("stop the program that uses /dev/mapper/%s", topName(d))
+		}
+		return err
+	}
+	if err := m.takeDownAll(d); err != nil {
+		return err
+	}
+	h.view, h.rate = nil, rate{}
+	return nil
+}
+
+func (m *Manager) takeDownTop(d contract.DiskID) error { return m.remove(topName(d)) }
+
+// takeDownAll removes every stack of a disk, whether or not its headers can be
+// read.
+func (m *Manager) takeDownAll(d contract.DiskID, keep ...*format.Header) error {
+	list, err := m.DM.List()
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	for _, k := range keep {
+		kept[stackName(k)] = true
+	}
+	prefix := topName(d) + "-g"
+	for _, part := range []string{partLogA, partLogB, "", partPool, partData, partMeta} {
+		for _, i := range list {
+			if !strings.HasPrefix(i.Name, prefix) || i.UUID != uuidOf(i.Name) {
+				continue
+			}
+			stack, is := cutPart(i.Name)
+			if is != part || kept[stack] {
+				continue
+			}
+			if err := m.remove(i.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// cutPart splits a device name into its stack and its part.
+func cutPart(name string) (stack, part string) {
+	for _, p := range []string{partLogA, partLogB, partPool, partData, partMeta} {
+		if s, ok := strings.CutSuffix(name, p); ok {
+			return s, p
+		}
+	}
+	return name, ""
+}
+
+// Reconcile brings the node into order at start: whatever a dead agent left
+// suspended is resumed, a mirror whose headers do not know it is swapped back to
+// the old generation, half-built stacks are removed, and every disk whose
+// volumes are attached is assembled. It returns the disks that are up; those
+// that could not be brought up are logged with the reason and left untouched.
+func (m *Manager) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
+	list, err := m.DM.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range list {
+		if strings.HasPrefix(i.Name, "ebb-") && i.UUID == uuidOf(i.Name) && i.Suspended {
+			if _, err := m.DM.Resume(i.Name, dm.ResumeFlags{NoFlush: true, Internal: true}); err != nil {
+				m.Logger.Error("resume a suspended device", "device", i.Name, "error", err)
+			}
+		}
+	}
+	finds, err := m.scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var disks []contract.DiskID
+	for _, f := range finds {
+		if f.head != nil && !slices.Contains(disks, contract.DiskID(f.head.Disk)) && contract.DiskID(f.head.Disk).Validate() == nil {
+			disks = append(disks, contract.DiskID(f.head.Disk))
+		}
+	}
+	slices.Sort(disks)
+	var up []contract.DiskID
+	for _, d := range disks {
+		if err := m.reconcile(ctx, d); err != nil {
+			m.Logger.Error("assemble disk", "disk", d, "error", err)
+			continue
+		}
+		up = append(up, d)
+	}
+	return up, nil
+}
+
+func (m *Manager) reconcile(ctx context.Context, d contract.DiskID) error {
+	h := m.lock(d)
+	defer h.mu.Unlock()
+	v, err := m.look(ctx, d)
+	if err != nil {
+		return err
+	}
+	if v.active == nil {
+		return contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0])
+	}
+	if _, err := m.DM.Info(topName(d)); err == nil {
+		h.view = v
+		if err := m.dropIfFailed(ctx, d, h); err != nil {
+			return err
+		}
+	}
+	if _, err := m.assemble(ctx, d, h, ""); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	keep := []*format.Header{h.view.active.head}
+	if h.view.moving() {
+		keep = append(keep, h.view.incoming.head)
+	}
+	return m.takeDownAll(d, keep...)
+}

@@ -1,0 +1,385 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+	"github.com/ebb-storage/ebb/nodeagent/format"
+	"github.com/ebb-storage/ebb/nodeagent/volume"
+)
+
+// verifyChunk is how much is read at once from each leg.
+const verifyChunk = 4 << 20
+
+// settle is how long a difference may last: a write that reached one leg and is
+// on its way to the other.
+const settle = 10 * time.Second
+
+// VerifyMove reads every used byte from both legs, past the page cache, and
+// compares. It is safe to repeat.
+func (m *Manager) VerifyMove(ctx context.Context, in contract.MoveInput, report func(contract.CopyProgress)) (contract.VerifyResult, error) {
+	var out contract.VerifyResult
+	v, err := m.synced(ctx, in)
+	if err != nil || v == nil {
+		return out, err
+	}
+	old, err := m.DM.Info(stackName(v.active.head))
+	if err != nil {
+		return out, err
+	}
+	thin, err := m.DM.Info(stackName(v.incoming.head))
+	if err != nil {
+		return out, err
+	}
+	fo, err := openDevice(old, os.O_RDONLY)
+	if err != nil {
+		return out, err
+	}
+	defer fo.Close()
+	fn, err := openDevice(thin, os.O_RDONLY)
+	if err != nil {
+		return out, err
+	}
+	defer fn.Close()
+	type run struct{ start, length uint64 }
+	var runs []run
+	var total int64
+	if err := m.mappedLocked(in.Disk, v.active, func(start, length uint64) error {
+		length = min(length, v.active.head.SizeBytes-start)
+		runs = append(runs, run{start, length})
+		total += int64(length)
+		return nil
+	}); err != nil {
+		return out, err
+	}
+	t := newTracker(contract.PhaseVerify)
+	a, b := volume.AlignedBuffer(verifyChunk), volume.AlignedBuffer(verifyChunk)
+	for _, r := range runs {
+		for off := r.start; off < r.start+r.length; {
+			n := min(verifyChunk, r.start+r.length-off)
+			same, err := m.compare(ctx, in, v, fo, fn, a[:n], b[:n], int64(off))
+			if err != nil {
+				return out, err
+			}
+			out.VerifiedBytes += int64(n)
+			if !same {
+				out.Retried += int64(n)
+			}
+			off += n
+			report(t.at(out.VerifiedBytes, total))
+		}
+	}
+	_, err = m.synced(ctx, in) // still both legs, all of them
+	return out, err
+}
+
+// compare reads a chunk from both legs until they agree. first tells whether
+// they did at once.
+func (m *Manager) compare(ctx context.Context, in contract.MoveInput, v *view, fo, fn *os.File, a, b []byte, off int64) (first bool, err error) {
+	first = true
+	for deadline := time.Now().Add(settle); ; first = false {
+		if err := ctx.Err(); err != nil {
+			return first, err
+		}
+		if _, err := fo.ReadAt(a, off); err != nil {
+			return first, contract.Refuse(contract.VolumeFailing, "cannot read %d bytes at %d: %v", len(a), off, err).WithDisk(in.Disk).WithVolume(v.active.vols[0]).
+				WithNext("check the volume's status in EC2, restore from a snapshot if it is impaired")
+		}
+		if _, err := fn.ReadAt(b, off); err != nil {
+			return first, contract.Refuse(contract.MoveFailed, "cannot read %d bytes at %d back: %v", len(b), off, err).WithDisk(in.Disk).WithVolume(v.incoming.vols[0]).
+				WithNext("cancel the move and try again with another volume")
+		}
+		if bytes.Equal(a, b) {
+			return first, nil
+		}
+		// A discard that passed a copy under way leaves old bytes in the new leg
+		// where the old one has nothing any more: no file owns them.
+		if same, err := m.sameWhereMapped(in.Disk, v.active, a, b, uint64(off)); err != nil || same {
+			return first, err
+		}
+		if time.Now().After(deadline) {
+			return first, contract.Refuse(contract.MoveFailed, "the copy differs from the original at byte %d", off).WithDisk(in.Disk).WithVolume(v.incoming.vols[0]).
+				WithNext("cancel the move (the original is untouched) and report this")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// sameWhereMapped compares only blocks that the old backing still holds.
+func (m *Manager) sameWhereMapped(d contract.DiskID, o *backing, a, b []byte, off uint64) (bool, error) {
+	same := true
+	err := m.mappedLocked(d, o, func(start, length uint64) error {
+		lo, hi := max(start, off), min(start+length, off+uint64(len(a)))
+		if lo < hi && !bytes.Equal(a[lo-off:hi-off], b[lo-off:hi-off]) {
+			same = false
+		}
+		return nil
+	})
+	return same, err
+}
+
+// mappedLocked maps under the disk's lock: a pool has one metadata snapshot.
+func (m *Manager) mappedLocked(d contract.DiskID, b *backing, fn func(start, length uint64) error) error {
+	h := m.lock(d)
+	defer h.mu.Unlock()
+	return m.mapped(b, fn)
+}
+
+// synced checks that a move has every region in sync and both legs alive. A nil
+// view means the move was committed already.
+func (m *Manager) synced(ctx context.Context, in contract.MoveInput) (*view, error) {
+	h := m.lock(in.Disk)
+	defer h.mu.Unlock()
+	return m.syncedLocked(ctx, in, h)
+}
+
+func (m *Manager) syncedLocked(ctx context.Context, in contract.MoveInput, h *handle) (*view, error) {
+	v, err := m.open(ctx, in.Disk, h)
+	if err != nil {
+		return nil, err
+	}
+	if v.active.head.Move == in.Move && v.active.head.MovePhase == format.NoMove {
+		return nil, nil
+	}
+	if f := h.failure[in.Move]; f != nil {
+		return nil, f
+	}
+	if !v.moving() || v.active.head.Move != in.Move {
+		return nil, contract.Refuse(contract.MoveFailed, "move %s is not running", in.Move).WithDisk(in.Disk).WithNext("start the operation again")
+	}
+	if err := m.dropIfFailed(ctx, in.Disk, h); err != nil {
+		return nil, err
+	}
+	if f := h.failure[in.Move]; f != nil {
+		return nil, f
+	}
+	st, ok, err := m.mirrorState(in.Disk)
+	if err != nil {
+		return nil, err
+	}
+	if !ok || !st.AllAlive() || st.InSync != st.Total {
+		return nil, fmt.Errorf("disk %s: move %s is at %d of %d regions", in.Disk, in.Move, st.InSync, st.Total)
+	}
+	return v, nil
+}
+
+// CommitMove makes the incoming generation the active one, durably, and swaps
+// the disk onto it. It is safe to repeat, before and after the commit.
+func (m *Manager) CommitMove(ctx context.Context, in contract.MoveInput) (contract.CommitResult, error) {
+	var out contract.CommitResult
+	h := m.lock(in.Disk)
+	defer h.mu.Unlock()
+	v, err := m.syncedLocked(ctx, in, h)
+	if err != nil {
+		return out, err
+	}
+	if v != nil {
+		if err := m.commit(ctx, in, h, v); err != nil {
+			return out, err
+		}
+	}
+	if h.view, err = m.look(ctx, in.Disk); err != nil {
+		return out, err
+	}
+	// A crash after the header may have left the mirror: finish the swap.
+	if err := m.assembleTop(ctx, in.Disk, h.view); err != nil {
+		return out, err
+	}
+	if p := h.pauses[in.Move]; len(p) > 0 {
+		out.SwapPauseMS = p[len(p)-1]
+	}
+	out.Generation = h.view.active.head.Generation
+	out.Measurement, err = m.measure(ctx, in.Disk, h)
+	return out, err
+}
+
+func (m *Manager) commit(ctx context.Context, in contract.MoveInput, h *handle, v *view) error {
+	a, n := v.active, v.incoming
+	// The disk's past moves with it.
+	m.flushHistory(ctx, h)
+	if records := m.history(ctx, a); len(records) > 0 {
+		if err := m.writeHistory(ctx, n.vols[0], records); err != nil {
+			return err
+		}
+	}
+	// I5: the old header says first that the truth may be elsewhere, so that the
+	// old volumes alone are never taken for it.
+	if err := m.save(ctx, a, func(h *format.Header) { h.MovePhase = format.Committing }); err != nil {
+		return err
+	}
+	if err := m.step(ctx, "committing"); err != nil {
+		return err
+	}
+	if err := m.save(ctx, n, func(h *format.Header) {
+		h.Role, h.MovePhase, h.ThrottleMiBs, h.Paused = format.Active, format.NoMove, 0, false
+	}); err != nil {
+		return err
+	}
+	if err := m.step(ctx, "committed"); err != nil {
+		return err
+	}
+	thin, err := m.DM.Info(stackName(n.head))
+	if err != nil {
+		return err
+	}
+	if err := m.swap(h, in.Move, topName(in.Disk), dm.Linear(0, n.head.SizeBytes/sector, thin.Dev, 0)); err != nil {
+		return err
+	}
+	if err := m.step(ctx, "swapped"); err != nil {
+		return err
+	}
+	return m.save(ctx, a, func(h *format.Header) { h.Role, h.MovePhase = format.Retired, format.NoMove })
+}
+
+// RetireBacking takes the generation that a committed move left behind down.
+// Its volumes can be detached afterwards. It is safe to repeat.
+func (m *Manager) RetireBacking(ctx context.Context, in contract.MoveInput) (contract.RetireBackingResult, error) {
+	var out contract.RetireBackingResult
+	h := m.lock(in.Disk)
+	defer h.mu.Unlock()
+	v, err := m.open(ctx, in.Disk, h)
+	if err != nil {
+		return out, err
+	}
+	if v.active.head.Move != in.Move || v.active.head.MovePhase != format.NoMove {
+		return out, contract.Refuse(contract.MoveFailed, "move %s is not committed", in.Move).WithDisk(in.Disk).WithNext("start the operation again")
+	}
+	if err := m.assembleTop(ctx, in.Disk, v); err != nil {
+		return out, err
+	}
+	if err := m.takeDownAll(in.Disk, v.active.head); err != nil {
+		return out, err
+	}
+	if err := m.remove(stackName(v.active.head) + partLogB); err != nil {
+		return out, err
+	}
+	if o := m.retiring(v); o != nil {
+		if o.head.Role != format.Retired {
+			if err := m.save(ctx, o, func(h *format.Header) { h.Role, h.MovePhase = format.Retired, format.NoMove }); err != nil {
+				return out, err
+			}
+		}
+		out.Volumes, out.Generation = o.vols, o.head.Generation
+	}
+	return out, nil
+}
+
+// AbortMove puts the disk back on its old backing, which has been complete all
+// the time (I4), and takes the incoming one down. It is harmless when there is
+// no such move, and refused when the move is committed.
+func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contract.Measurement, error) {
+	var none contract.Measurement
+	h := m.lock(in.Disk)
+	defer h.mu.Unlock()
+	v, err := m.open(ctx, in.Disk, h)
+	if err != nil {
+		return none, err
+	}
+	if v.active.head.Move == in.Move && v.active.head.MovePhase == format.NoMove {
+		return none, contract.Refuse(contract.MoveFailed, "move %s is committed: generation %d is the disk now", in.Move, v.active.head.Generation).
+			WithDisk(in.Disk).WithNext("let the operation finish")
+	}
+	if v.incoming == nil || v.incoming.head.Move != in.Move {
+		if v.active.head.Move == in.Move {
+			if err := m.fallBack(ctx, in.Disk, h); err != nil {
+				return none, err
+			}
+		}
+		return m.measure(ctx, in.Disk, h)
+	}
+	if err := m.fallBack(ctx, in.Disk, h); err != nil {
+		return none, err
+	}
+	n := h.view.incoming
+	if err := m.takeDown(n.head); err != nil {
+		return none, err
+	}
+	if err := m.save(ctx, n, func(h *format.Header) { h.Role, h.MovePhase = format.Retired, format.NoMove }); err != nil {
+		// The old header does not know the move any more: what the new one says
+		// does not matter.
+		m.Logger.Warn("mark aborted generation as scrap", "disk", in.Disk, "volume", n.vols[0], "error", err)
+	}
+	if h.view, err = m.look(ctx, in.Disk); err != nil {
+		return none, err
+	}
+	delete(h.failure, in.Move)
+	delete(h.pauses, in.Move)
+	return m.measure(ctx, in.Disk, h)
+}
+
+// fallBack returns the disk to its old backing for good. The header comes
+// first: once it has forgotten the move no assembly can take the incoming
+// generation's log, which is about to become stale, for a resumable one. When a
+// commit had begun, the new generation's header may have become active without
+// our knowing (a lost acknowledgement): the old one then takes a generation
+// above it, so the highest active generation is the truth in every case.
+func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) error {
+	a := h.view.active
+	if err := m.save(ctx, a, func(h *format.Header) {
+		if h.MovePhase == format.Committing {
+			h.Generation = max(h.Generation, h.PeerGen) + 1
+		}
+		endMove(h)
+	}); err != nil {
+		return err
+	}
+	if err := m.step(ctx, "abort-header"); err != nil {
+		return err
+	}
+	old, err := m.DM.Info(stackName(a.head))
+	if err != nil {
+		return err
+	}
+	_, err = m.ensure(topName(d), dm.Linear(0, a.head.SizeBytes/sector, old.Dev, 0))
+	return err
+}
+
+// dropIfFailed looks at the mirror's legs. When one has failed it ends the move
+// at once and puts the disk back on its old backing: the mirror holds the
+// application's writes meanwhile, and the swap without flush hands them over
+// (I2). What happened is kept for the operation to read.
+func (m *Manager) dropIfFailed(ctx context.Context, d contract.DiskID, h *handle) error {
+	st, ok, err := m.mirrorState(d)
+	if err != nil || !ok || st.AllAlive() || len(st.Health) == 0 || h.view == nil || h.view.incoming == nil {
+		return err
+	}
+	n := h.view.incoming
+	r := contract.Refuse(contract.MoveFailed, "the new volume failed (legs %s, log %c): the move was aborted and the disk is on its old volume", st.Health, st.LogHealth).
+		WithDisk(d).WithVolume(n.vols[0]).WithNext("check the new volume's status in EC2; run the operation again")
+	if st.Health[0] != 'A' {
+		r = contract.Refuse(contract.VolumeFailing, "the disk's volume returns errors (legs %s): the move was aborted", st.Health).
+			WithDisk(d).WithVolume(h.view.active.vols[0]).WithNext("check the volume's status in EC2; restore from the pre-move snapshot if it is impaired")
+	}
+	m.Logger.Error("leg failed", "disk", d, "legs", string(st.Health), "log", string(st.LogHealth), "move", n.head.Move)
+	if st.Health[0] != 'A' && h.view.active.head.MovePhase == format.Committing {
+		// The old volume fails while the commit is under way. If the new header
+		// is in force the new generation, identical, is the disk.
+		if v, err := m.look(ctx, d); err == nil && v.active.head.Generation == n.head.Generation {
+			h.view = v
+			return m.assembleTop(ctx, d, v)
+		}
+	}
+	if err := m.fallBack(ctx, d, h); err != nil {
+		// The header could not be written, but writes are being held: give the
+		// application its disk back. The error makes the caller look again.
+		old, e := m.DM.Info(stackName(h.view.active.head))
+		if e == nil {
+			_, e = m.ensure(topName(d), dm.Linear(0, h.view.active.head.SizeBytes/sector, old.Dev, 0))
+		}
+		return errors.Join(err, e)
+	}
+	h.failure[n.head.Move] = r
+	if err := m.takeDown(n.head); err != nil {
+		m.Logger.Warn("take failed leg down", "disk", d, "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+	"github.com/ebb-storage/ebb/nodeagent/volume"
+)
+
+// Options of a Manager. All but OnStep are required.
+type Options struct {
+	Node    string // EC2 instance id, reported in measurements
+	DM      *dm.Client
+	Locator volume.Locator
+	Logger  *slog.Logger
+	// OnStep, when set, is called at every step boundary of a changing
+	// operation; an error ends the operation there, as a crash would. Tests use
+	// it to stop the world at each boundary.
+	OnStep func(step string) error
+}
+
+// Manager manages the disks of one node. Its methods may be called from several
+// goroutines; those on one disk take turns.
+type Manager struct {
+	Options
+	mu    sync.Mutex
+	disks map[contract.DiskID]*handle
+}
+
+// handle is one disk's lock and what is remembered between calls. Nothing in it
+// is needed after a restart.
+type handle struct {
+	mu       sync.Mutex
+	view     *view // as last read; nil: not assembled here
+	failure  map[string]*contract.Refusal
+	pauses   map[string][]float64 // by move: swap pauses in milliseconds
+	rate     rate
+	hour     hourly
+	pressure time.Time
+}
+
+// Targets are the device-mapper targets a node needs.
+var Targets = []string{"linear", "thin-pool", "thin", "mirror"}
+
+// NewManager prepares the kernel: a full pool must make writes wait for ever,
+// never fail (the module's default fails them after a minute).
+func NewManager(o Options) (*Manager, error) {
+	const param = "/sys/module/dm_thin_pool/parameters/no_space_timeout"
+	if err := os.WriteFile(param, []byte("0"), 0o644); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, contract.Refuse(contract.NodeUnsupported, "cannot make full pools wait: %v", err).
+				WithNext("run the agent privileged, or boot with dm_thin_pool.no_space_timeout=0")
+		}
+		return nil, contract.Refuse(contract.NodeUnsupported, "the dm-thin-pool module is not loaded").
+			WithNext("run ebb preflight")
+	}
+	return &Manager{Options: o, disks: map[contract.DiskID]*handle{}}, nil
+}
+
+// lock takes a disk's lock. The caller unlocks the handle.
+func (m *Manager) lock(d contract.DiskID) *handle {
+	m.mu.Lock()
+	h := m.disks[d]
+	if h == nil {
+		h = &handle{failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}}
+		m.disks[d] = h
+	}
+	m.mu.Unlock()
+	h.mu.Lock()
+	return h
+}
+
+// Disks lists the disks assembled here, by id.
+func (m *Manager) Disks() []contract.DiskID {
+	list, err := m.DM.List()
+	if err != nil {
+		m.Logger.Error("list devices", "error", err)
+		return nil
+	}
+	var out []contract.DiskID
+	for _, i := range list {
+		d := contract.DiskID(strings.TrimPrefix(i.Name, "ebb-"))
+		if strings.HasPrefix(i.Name, "ebb-") && d.Validate() == nil && i.UUID == uuidOf(i.Name) {
+			out = append(out, d)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// errStopped says that OnStep ended an operation: nothing is cleaned up then, as
+// after a crash.
+var errStopped = errors.New("stopped")
+
+// step marks a boundary between two steps.
+func (m *Manager) step(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if m.OnStep != nil {
+		if err := m.OnStep(name); err != nil {
+			return fmt.Errorf("%w at %s: %w", errStopped, name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+	"github.com/ebb-storage/ebb/nodeagent/format"
+	"github.com/ebb-storage/ebb/nodeagent/thinmap"
+)
+
+// rate is an average of how fast a pool fills, over about two minutes.
+type rate struct {
+	at    time.Time
+	used  int64
+	value float64 // bytes per second
+}
+
+func (r *rate) add(now time.Time, used int64) float64 {
+	if dt := now.Sub(r.at).Seconds(); !r.at.IsZero() && dt > 0 {
+		weight := 1 - math.Exp(-dt/120)
+		r.value += weight * (max(0, float64(used-r.used)/dt) - r.value)
+	}
+	r.at, r.used = now, used
+	return r.value
+}
+
+// poolState reads a backing's pool from the kernel.
+func (m *Manager) poolState(b *backing) (dm.PoolStatus, error) {
+	_, t, err := m.DM.Status(stackName(b.head) + partPool)
+	if err != nil {
+		return dm.PoolStatus{}, err
+	}
+	return dm.ParsePool(t[0].Params)
+}
+
+// Measure reads what a disk uses, from the kernel. It changes nothing.
+func (m *Manager) Measure(ctx context.Context, d contract.DiskID) (contract.Measurement, error) {
+	h := m.lock(d)
+	defer h.mu.Unlock()
+	if h.view == nil {
+		v, err := m.look(ctx, d)
+		if err != nil {
+			return contract.Measurement{}, err
+		}
+		if _, err := m.DM.Info(topName(d)); err != nil {
+			if errors.Is(err, dm.ErrNotFound) {
+				return contract.Measurement{}, contract.Refuse(contract.DiskIncomplete, "the disk is attached but not assembled").WithDisk(d).WithNext("run ebb disk move to this node, or restart the agent")
+			}
+			return contract.Measurement{}, err
+		}
+		h.view = v
+	}
+	return m.measure(ctx, d, h)
+}
+
+func (m *Manager) measure(ctx context.Context, d contract.DiskID, h *handle) (contract.Measurement, error) {
+	a := h.view.active
+	st, err := m.poolState(a)
+	if err != nil {
+		return contract.Measurement{}, err
+	}
+	top, err := m.DM.Info(topName(d))
+	if err != nil {
+		return contract.Measurement{}, err
+	}
+	block := int64(a.head.BlockBytes)
+	out := contract.Measurement{
+		Disk: d, Name: a.head.Name, Node: m.Node, At: time.Now().UTC(), Device: "/dev/mapper/" + topName(d), Generation: a.head.Generation,
+		SizeBytes: int64(a.head.SizeBytes), BlockBytes: block,
+		PoolBytes: int64(st.TotalData) * block, PoolUsedBytes: int64(st.UsedData) * block,
+		MetaBytes: int64(st.TotalMeta) * thinmap.BlockBytes, MetaUsedBytes: int64(st.UsedMeta) * thinmap.BlockBytes,
+		Full:       st.Mode == "out_of_data_space",
+		Filesystem: contract.Filesystem(a.head.Filesystem),
+	}
+	out.FillRate = h.rate.add(out.At, out.PoolUsedBytes)
+	if out.Members, err = m.members(ctx, a); err != nil {
+		return out, err
+	}
+	for _, mem := range out.Members {
+		out.BackingBytes += mem.Bytes
+	}
+	out.OverheadBytes = out.BackingBytes - out.PoolBytes
+	if mnt, ok, err := mountOf(top.Dev); err != nil {
+		return out, err
+	} else if ok {
+		out.MountPath = mnt.path
+		if out.FilesystemBytes, out.FilesystemUsedBytes, err = mnt.usage(); err != nil {
+			return out, err
+		}
+	}
+	m.remember(ctx, h, out, top)
+	if n := h.view.incoming; n != nil && n.head.Move != createMove {
+		mv, err := m.moveState(ctx, d, h)
+		if err != nil {
+			return out, err
+		}
+		out.Move = mv
+	} else if o := m.retiring(h.view); o != nil {
+		out.Move = &contract.MoveState{Move: a.head.Move, Generation: a.head.Generation, Phase: contract.PhaseCommit}
+	}
+	return out, nil
+}
+
+// retiring is the generation that a committed move left behind, while its
+// volumes are still attached.
+func (m *Manager) retiring(v *view) *backing {
+	for _, o := range v.older {
+		if v.active.head.Move != "" && o.head.Generation < v.active.head.Generation && o.head.Generation == v.active.head.PeerGen {
+			return o
+		}
+	}
+	return nil
+}
+
+func (m *Manager) members(ctx context.Context, b *backing) ([]contract.Member, error) {
+	var out []contract.Member
+	for i, id := range b.vols {
+		dev, err := m.Locator.Open(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		n, err := dev.Bytes()
+		_ = dev.Close()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, contract.Member{Volume: id, Index: i, Bytes: int64(b.head.Members[i].Bytes), DeviceBytes: n})
+	}
+	return out, nil
+}
+
+// moveState describes the move that the incoming generation belongs to.
+func (m *Manager) moveState(ctx context.Context, d contract.DiskID, h *handle) (*contract.MoveState, error) {
+	n := h.view.incoming
+	out := &contract.MoveState{
+		Move: n.head.Move, Generation: n.head.Generation, Phase: contract.PhasePrepare,
+		RegionBytes: int64(n.head.RegionBytes), CopyBytes: int64(n.head.CopyRegions * n.head.RegionBytes), ThrottleMiBs: int64(n.head.ThrottleMiBs),
+	}
+	if f := h.failure[n.head.Move]; f != nil {
+		out.Phase, out.Failure = contract.PhaseAbort, f.Error()
+	}
+	var err error
+	if out.Members, err = m.members(ctx, n); err != nil {
+		return nil, err
+	}
+	if st, err := m.poolState(n); err == nil {
+		block := int64(n.head.BlockBytes)
+		out.PoolBytes, out.PoolUsedBytes, out.Full = int64(st.TotalData)*block, int64(st.UsedData)*block, st.Mode == "out_of_data_space"
+	}
+	if st, ok, err := m.mirrorState(d); err != nil {
+		return nil, err
+	} else if ok && h.view.moving() {
+		out.Regions, out.InSync, out.Phase = int64(st.Total), int64(st.InSync), contract.PhaseCopy
+		if st.InSync == st.Total {
+			out.Phase = contract.PhaseVerify
+		}
+	}
+	return out, nil
+}
+
+// mirrorState reads the top device's mirror; ok is false when it is not one.
+func (m *Manager) mirrorState(d contract.DiskID) (st dm.MirrorStatus, ok bool, err error) {
+	_, t, err := m.DM.Status(topName(d))
+	if err != nil {
+		return st, false, err
+	}
+	if len(t) != 1 || t[0].Type != "mirror" {
+		return st, false, nil
+	}
+	st, err = dm.ParseMirror(t[0].Params)
+	return st, err == nil, err
+}
+
+// blockSize is a new pool's block: 128 KiB, larger where the metadata would not
+// fit dm-thin's 16 GiB.
+func blockSize(diskBytes uint64) uint64 {
+	b := uint64(128 << 10)
+	for diskBytes/b*64 > 8<<30 {
+		b *= 2
+	}
+	return b
+}
+
+// newHeader is a header for a new backing over blank volumes.
+func newHeader(d contract.DiskID, gen, size, block uint64) *format.Header {
+	return &format.Header{
+		Disk: string(d), SizeBytes: size, Generation: gen, Born: gen, Role: format.Incoming,
+		BlockBytes: block, CreatedNS: time.Now().UnixNano(),
+	}
+}

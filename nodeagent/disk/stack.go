@@ -1,0 +1,333 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+	"github.com/ebb-storage/ebb/nodeagent/format"
+	"github.com/ebb-storage/ebb/nodeagent/thinmap"
+	"github.com/ebb-storage/ebb/nodeagent/volume"
+)
+
+const sector = format.SectorBytes
+
+// topName is the device that the filesystem sits on.
+func topName(d contract.DiskID) string { return "ebb-" + string(d) }
+
+// stackName begins the names of a backing's devices; its thin device has that
+// name itself.
+func stackName(h *format.Header) string { return fmt.Sprintf("ebb-%s-g%d", h.Disk, h.Born) }
+
+// Parts of a backing's device names, in the order in which they are removed.
+const (
+	partLogA = "-loga"
+	partLogB = "-logb"
+	partPool = "-pool"
+	partData = "-data"
+	partMeta = "-meta"
+)
+
+// uuidOf is the UUID that marks a device as Ebb's own.
+func uuidOf(name string) string { return "EBB-" + strings.TrimPrefix(name, "ebb-") }
+
+// ensure makes a device of ours exist, running, with this table. A device that
+// a crash left without a table, or suspended, is finished.
+func (m *Manager) ensure(name string, table ...dm.Target) (dm.Info, error) {
+	info, err := m.DM.Info(name)
+	switch {
+	case errors.Is(err, dm.ErrNotFound):
+		if _, err := m.DM.Create(name, uuidOf(name)); err != nil && !errors.Is(err, dm.ErrExists) {
+			return info, err
+		}
+	case err != nil:
+		return info, err
+	case info.UUID != uuidOf(name):
+		return info, fmt.Errorf("device %s is not Ebb's: its uuid is %q", name, info.UUID)
+	case info.ActivePresent:
+		if info.Suspended {
+			if info, err = m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true}); err != nil {
+				return info, err
+			}
+		}
+		_, now, err := m.DM.Table(name)
+		if err != nil {
+			return info, err
+		}
+		if sameTable(now, table) {
+			return info, nil
+		}
+	}
+	return m.replace(name, table...)
+}
+
+// replace swaps a table in by the one RESUME ioctl (I3).
+func (m *Manager) replace(name string, table ...dm.Target) (dm.Info, error) {
+	if _, err := m.DM.Load(name, false, table...); err != nil {
+		return dm.Info{}, err
+	}
+	info, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})
+	if err != nil {
+		_ = m.DM.Clear(name)
+	}
+	return info, err
+}
+
+// sameTable compares what decides where data goes. The kernel prints a
+// thin-pool's features in its own order and number, so of a pool only length,
+// devices and block size count; a mirror's log parameters are printed in full.
+func sameTable(a, b []dm.Target) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		pa, pb := a[i].Params, b[i].Params
+		if a[i].Type == "thin-pool" {
+			pa, pb = firstWords(pa, 3), firstWords(pb, 3)
+		}
+		if a[i].Start != b[i].Start || a[i].Length != b[i].Length || a[i].Type != b[i].Type || strings.Join(strings.Fields(pa), " ") != strings.Join(strings.Fields(pb), " ") {
+			return false
+		}
+	}
+	return true
+}
+
+func firstWords(s string, n int) string {
+	f := strings.Fields(s)
+	return strings.Join(f[:min(n, len(f))], " ")
+}
+
+// remove takes a device down; one that is not there is success.
+func (m *Manager) remove(name string) error {
+	if err := m.DM.Remove(name); err != nil && !errors.Is(err, dm.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// linears maps the segments of a kind one after the other.
+func (m *Manager) linears(ctx context.Context, b *backing, k format.Kind) ([]dm.Target, error) {
+	var out []dm.Target
+	var at uint64
+	total := b.head.Bytes(k)
+	if k == format.Data {
+		total = total / b.head.BlockBytes * b.head.BlockBytes
+	}
+	for _, s := range b.head.Segments {
+		if s.Kind != k || at*sector >= total {
+			continue
+		}
+		dev, err := m.member(ctx, b.vols[s.Member], s.Start+s.Length)
+		if err != nil {
+			return nil, err
+		}
+		length := min(s.Length, total-at*sector) / sector
+		out = append(out, dm.Linear(at, length, dev, s.Start/sector))
+		at += length
+	}
+	return out, nil
+}
+
+// member gives a volume's device number, proven by the device itself, and
+// refuses one that is smaller than its header says.
+func (m *Manager) member(ctx context.Context, id string, need uint64) (dm.Dev, error) {
+	v, err := m.Locator.Open(ctx, id)
+	if err != nil {
+		return dm.Dev{}, err
+	}
+	defer v.Close()
+	n, err := v.Bytes()
+	if err != nil {
+		return dm.Dev{}, err
+	}
+	if uint64(n) < need {
+		return dm.Dev{}, contract.Refuse(contract.VolumeDamaged, "the volume has %d bytes, its header uses %d", n, need).
+			WithVolume(id).WithNext("check that the volume is the right one and not a smaller copy")
+	}
+	return v.Dev(), nil
+}
+
+// build makes a backing's devices, up to its thin device. A fresh backing gets
+// an empty pool first. origin, when not nil, is read where the thin device has
+// nothing of its own.
+func (m *Manager) build(ctx context.Context, b *backing, fresh bool, origin *dm.Dev) (dm.Info, error) {
+	name := stackName(b.head)
+	metaTable, err := m.linears(ctx, b, format.Meta)
+	if err != nil {
+		return dm.Info{}, err
+	}
+	meta, err := m.ensure(name+partMeta, metaTable...)
+	if err != nil {
+		return dm.Info{}, err
+	}
+	_, poolErr := m.DM.Info(name + partPool)
+	running := poolErr == nil
+	if !running {
+		if fresh {
+			err = zeroSuperblock(meta)
+		} else {
+			err = checkPool(ctx, meta)
+		}
+		if err != nil {
+			return dm.Info{}, withVolume(err, b)
+		}
+	}
+	if err := m.buildPool(ctx, b); err != nil {
+		return dm.Info{}, err
+	}
+	if fresh {
+		if _, err := m.DM.Message(name+partPool, 0, "create_thin %d", b.head.ThinID); err != nil && !errors.Is(err, unix.EEXIST) {
+			return dm.Info{}, err
+		}
+	}
+	pool, err := m.DM.Info(name + partPool)
+	if err != nil {
+		return dm.Info{}, err
+	}
+	return m.ensure(name, dm.Thin(b.head.SizeBytes/sector, pool.Dev, b.head.ThinID, origin))
+}
+
+// buildPool makes, or grows, the pool's data device and the pool itself.
+func (m *Manager) buildPool(ctx context.Context, b *backing) error {
+	name := stackName(b.head)
+	dataTable, err := m.linears(ctx, b, format.Data)
+	if err != nil {
+		return err
+	}
+	metaTable, err := m.linears(ctx, b, format.Meta)
+	if err != nil {
+		return err
+	}
+	meta, err := m.ensure(name+partMeta, metaTable...)
+	if err != nil {
+		return err
+	}
+	data, err := m.ensure(name+partData, dataTable...)
+	if err != nil {
+		return err
+	}
+	last := dataTable[len(dataTable)-1]
+	_, err = m.ensure(name+partPool, dm.ThinPool(last.Start+last.Length, meta.Dev, data.Dev,
+		b.head.BlockBytes/sector, lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes, poolFeatures(b.head)...))
+	if err != nil {
+		return err
+	}
+	// A pool learns of larger metadata only when it is resumed with its table
+	// loaded again.
+	_, t, err := m.DM.Status(name + partPool)
+	if err != nil {
+		return err
+	}
+	st, err := dm.ParsePool(t[0].Params)
+	if err != nil {
+		return err
+	}
+	if st.Failed || st.Mode == "ro" {
+		return contract.Refuse(contract.VolumeDamaged, "the pool of generation %d has failed (%s)", b.head.Generation, t[0].Params).
+			WithDisk(contract.DiskID(b.head.Disk)).WithVolume(b.vols[0]).WithNext("snapshot the volume, then see docs/recovery.md")
+	}
+	if st.TotalMeta*thinmap.BlockBytes+(4<<20) < b.head.Bytes(format.Meta) && b.head.Bytes(format.Meta) < 15<<30 {
+		_, table, err := m.DM.Table(name + partPool)
+		if err == nil {
+			_, err = m.replace(name+partPool, table...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// poolFeatures: xfs never reads what it did not write, so new blocks need no
+// zeroing. ext4 is made with the promise that its inode tables read as zeros
+// (see mkfs), which a recycled block must keep.
+func poolFeatures(h *format.Header) []string {
+	if h.Filesystem == string(contract.XFS) {
+		return []string{"skip_block_zeroing"}
+	}
+	return nil
+}
+
+// takeDown removes a backing's devices.
+func (m *Manager) takeDown(h *format.Header) error {
+	name := stackName(h)
+	for _, n := range []string{name + partLogA, name + partLogB, name, name + partPool, name + partData, name + partMeta} {
+		if err := m.remove(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openDevice opens a device of ours, O_DIRECT, and proves that the node it
+// opened is that device.
+func openDevice(i dm.Info, flags int) (*os.File, error) {
+	f, err := os.OpenFile(dm.DevPath(i), flags|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if st.Mode&syscall.S_IFMT != syscall.S_IFBLK || unix.Major(st.Rdev) != i.Dev.Major || unix.Minor(st.Rdev) != i.Dev.Minor {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s is not device %s (%s)", f.Name(), i.Name, i.Dev)
+	}
+	return f, nil
+}
+
+// zeroSuperblock makes the pool create its metadata anew.
+func zeroSuperblock(meta dm.Info) error {
+	f, err := openDevice(meta, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(volume.AlignedBuffer(thinmap.BlockBytes), 0); err != nil {
+		return fmt.Errorf("clear pool metadata: %w", err)
+	}
+	return f.Sync()
+}
+
+// checkPool runs thin_check: dm-thin's metadata is crash-consistent, so damage
+// here is a failing volume or a foreign hand, and nothing is repaired unasked.
+func checkPool(ctx context.Context, meta dm.Info) error {
+	out, err := exec.CommandContext(ctx, "thin_check", "-q", "--clear-needs-check-flag", dm.DevPath(meta)).CombinedOutput()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, exec.ErrNotFound):
+		return contract.Refuse(contract.NodeUnsupported, "thin_check is missing").WithNext("install thin-provisioning-tools on the node, or in the agent's image")
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return contract.Refuse(contract.VolumeDamaged, "thin_check found damaged pool metadata: %v: %s", err, strings.TrimSpace(string(out))).
+		WithNext("snapshot the volume, then see docs/recovery.md on thin_repair")
+}
+
+func withVolume(err error, b *backing) error {
+	var r *contract.Refusal
+	if errors.As(err, &r) && r.Volume == "" {
+		return r.WithDisk(contract.DiskID(b.head.Disk)).WithVolume(b.vols[0])
+	}
+	return err
+}
+
+// lowWater is how many free bytes make a pool ask for growth: 15% of it, at
+// least 256 MiB and at most 64 GiB, never more than a third of a small pool, and
+// not less than what fills in the half minute that a growth takes.
+func lowWater(poolBytes int64, fillRate float64) uint64 {
+	low := min(max(poolBytes*15/100, 256<<20), 64<<30)
+	low = max(low, int64(fillRate*30))
+	return uint64(min(low, poolBytes/3))
+}

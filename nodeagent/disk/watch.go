@@ -1,0 +1,124 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/format"
+)
+
+// watchInterval bounds how long a state stays unnoticed when no event tells of
+// it: a pool that was full before the watch began, say.
+const watchInterval = 15 * time.Second
+
+// pressureInterval keeps one burst of kernel events from becoming a burst of
+// reports.
+const pressureInterval = time.Second
+
+// Watch waits for device-mapper events until ctx ends. It drops failed mirror
+// legs itself, at once; pools that need to grow and disks in trouble it reports
+// to handle, which must not block for long. It looks at everything once when it
+// begins.
+func (m *Manager) Watch(ctx context.Context, handle func(Event)) error {
+	for {
+		for _, d := range m.Disks() {
+			m.inspect(ctx, d, handle)
+		}
+		if err := m.DM.Poll(ctx, watchInterval); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Event)) {
+	h := m.lock(d)
+	var events []Event
+	defer func() {
+		h.mu.Unlock()
+		for _, e := range events {
+			handle(e)
+		}
+	}()
+	if h.view == nil {
+		v, err := m.look(ctx, d)
+		if err != nil || v.active == nil {
+			return
+		}
+		h.view = v
+	}
+	failed := func(move string) bool { return h.failure[move] != nil }
+	var move string
+	if n := h.view.incoming; n != nil {
+		move = n.head.Move
+	}
+	before := failed(move)
+	if err := m.dropIfFailed(ctx, d, h); err != nil {
+		m.Logger.Error("drop a failed leg", "disk", d, "error", err)
+	}
+	if !before && failed(move) {
+		kind := EventMoveFailed
+		if h.failure[move].Code == contract.VolumeFailing {
+			kind = EventReadError
+		}
+		events = append(events, Event{Disk: d, Kind: kind, Message: h.failure[move].Error()})
+	}
+	backings := []*backing{h.view.active}
+	if n := h.view.incoming; n != nil && h.view.moving() {
+		backings = append(backings, n)
+	}
+	for _, b := range backings {
+		if e, ok := m.poolEvent(d, h, b); ok {
+			events = append(events, e)
+		}
+	}
+}
+
+// poolEvent tells whether a pool needs to grow. One that can map the whole disk
+// never does.
+func (m *Manager) poolEvent(d contract.DiskID, h *handle, b *backing) (Event, bool) {
+	st, err := m.poolState(b)
+	if err != nil {
+		return Event{}, false
+	}
+	block := int64(b.head.BlockBytes)
+	total, used := int64(st.TotalData)*block, int64(st.UsedData)*block
+	full := st.Mode == "out_of_data_space"
+	if st.Failed || st.Mode == "ro" {
+		return Event{Disk: d, Kind: EventReadError, Message: fmt.Sprintf("the pool of generation %d has failed", b.head.Generation)}, true
+	}
+	if total >= int64(b.head.SizeBytes) || total == 0 {
+		return Event{}, false
+	}
+	low := int64(lowWater(total, h.rate.value))
+	metaLow := st.TotalMeta > 0 && st.UsedMeta*100 > st.TotalMeta*90
+	if total-used > low && !full && !metaLow {
+		return Event{}, false
+	}
+	if !full && time.Since(h.pressure) < pressureInterval {
+		return Event{}, false
+	}
+	h.pressure = time.Now()
+	e := Event{Disk: d, Kind: EventPressure, Pressure: contract.Pressure{
+		Node: m.Node, Generation: b.head.Generation, UsedBytes: used, BackingBytes: backingBytes(b.head), FillRate: h.rate.value,
+	}, Message: fmt.Sprintf("%d of %d bytes used", used, total)}
+	if full {
+		e.Kind = EventFull
+	}
+	return e, true
+}
+
+func backingBytes(h *format.Header) int64 {
+	var n int64
+	for _, mem := range h.Members {
+		n += int64(mem.Bytes)
+	}
+	return n
+}
