@@ -179,4 +179,3 @@ func (a *Agent) reconcile(ctx context.Context, disks Disks) error {
 	a.state.set("reconcile", "")
 	return nil
 }
-

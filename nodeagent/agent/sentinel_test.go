@@ -151,8 +151,10 @@ func TestSentinelEndsWhenTheDiskIsGoneOrEmptied(t *testing.T) {
 			defer d.mu.Unlock()
 			delete(d.disks, testDisk)
 		},
-		"emptied": func(d *fakeDisks) { d.set(testDisk, func(m *contract.Measurement) { m.PoolUsedBytes = contract.GiB / 2 }) },
-		"moved":   func(d *fakeDisks) { d.set(testDisk, func(m *contract.Measurement) { m.Generation = 2 }) },
+		"emptied": func(d *fakeDisks) {
+			d.set(testDisk, func(m *contract.Measurement) { m.PoolUsedBytes = contract.GiB / 2 })
+		},
+		"moved": func(d *fakeDisks) { d.set(testDisk, func(m *contract.Measurement) { m.Generation = 2 }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, f := newFakeDisks(testDisk), &fakeSignals{}

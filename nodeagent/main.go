@@ -1,0 +1,124 @@
+// Ebb-agent is Ebb's node agent: it brings the disks of an EC2 instance up,
+// carries out what the control plane asks for on the queue of its node, asks
+// for growth before a disk is full, and moves disks while they are in use.
+//
+// It needs root and device-mapper. It holds no AWS credentials.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+// Exit codes, as the help says.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+	exitRefused
+)
+
+// config is what the flags and the environment say.
+type config struct {
+	node      string
+	listen    string
+	logLevel  string
+	logFormat string
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	limitMemory()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cmd := newCommand()
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintln(os.Stderr, "ebb-agent:", err)
+		fmt.Fprintln(os.Stderr, "see: ebb-agent --help")
+		return exitUsage
+	}
+	fmt.Fprintln(os.Stderr, "ebb-agent:", err)
+	if _, ok := contract.AsRefusal(err); ok {
+		return exitRefused
+	}
+	return exitFailed
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// limitMemory keeps an idle agent small. Its live heap is a few MiB; the limit
+// makes the collector give memory back after a burst instead of keeping it, and
+// the environment's own settings win.
+func limitMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(40 << 20)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
+
+func newCommand() *cobra.Command {
+	var cfg config
+	cmd := &cobra.Command{
+		Use:   "ebb-agent",
+		Short: "Ebb's node agent",
+		Long: `Ebb's node agent. Without a command it runs until SIGTERM or SIGINT: it checks
+the node, brings its disks up, serves the Temporal task queue ebb-node/<instance
+id>, and asks for growth before a disk is full. Stopping it leaves every disk up.
+
+Temporal is reached as TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY,
+TEMPORAL_TLS* or a Temporal configuration file say. The node's name comes from
+the instance metadata service (AWS_EC2_METADATA_SERVICE_ENDPOINT moves it)
+unless --node or EBB_NODE gives it. AWS credentials are never used.
+
+Exit codes: 0 stopped as asked; 1 failed; 2 wrong usage; 3 this node is refused.`,
+		Args:          noArgs,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), cfg) },
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	f := cmd.PersistentFlags()
+	f.StringVar(&cfg.node, "node", os.Getenv("EBB_NODE"), "EC2 instance id of this node (default: ask the instance metadata service)")
+	f.StringVar(&cfg.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&cfg.logFormat, "log-format", "auto", "json, text, or auto: text on a terminal")
+	cmd.Flags().StringVar(&cfg.listen, "listen", envOr("EBB_LISTEN", "127.0.0.1:9465"), "where /metrics, /healthz and /readyz are served; port 0 picks one and logs it")
+	cmd.AddCommand(newPreflight(&cfg))
+	return cmd
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unknown command or argument %q", args[0])}
+	}
+	return nil
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
