@@ -13,7 +13,6 @@ import (
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", s.serveAPI)
-	mux.HandleFunc(imdsPath, s.serveIMDS)
 
 	mux.HandleFunc("GET /_admin/volumes", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Volumes()) })
 	mux.HandleFunc("GET /_admin/snapshots", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Snapshots()) })

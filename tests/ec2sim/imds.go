@@ -3,6 +3,9 @@ package ec2sim
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,11 +15,10 @@ import (
 )
 
 // The instance metadata service, version 2 only, as on an instance that
-// requires tokens. Each instance has its own base path on the server.
+// requires tokens. Each instance has its own port.
 
 const (
 	imageID   = "ami-0ebb00000000ec2f5"
-	imdsPath  = "/_imds/"
 	tokenHead = "X-Aws-Ec2-Metadata-Token"
 	ttlHead   = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
 )
@@ -26,10 +28,51 @@ func privateDNSName(instanceID string) string {
 }
 
 // IMDSURL is the instance's metadata endpoint, for
-// AWS_EC2_METADATA_SERVICE_ENDPOINT or the imds client's Endpoint option. The
-// host is the server's listening address; a node behind a gateway replaces it.
+// AWS_EC2_METADATA_SERVICE_ENDPOINT or the imds client's Endpoint option: a
+// port of its own, because the SDK drops an endpoint's path. The port stays
+// the same over restarts while it is free. The host is the one the server
+// listens on; a node behind a gateway replaces it. "" for an unknown instance.
 func (s *Server) IMDSURL(instanceID string) string {
-	return s.URL() + imdsPath + instanceID
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ln, ok := s.imdsAt[instanceID]; ok {
+		return "http://" + ln.Addr().String()
+	}
+	return ""
+}
+
+// openIMDS gives the instance its metadata port. Lock held.
+func (s *Server) openIMDS(i *Instance) error {
+	host, _, err := net.SplitHostPort(s.opt.Addr)
+	if err != nil {
+		return fmt.Errorf("ec2sim: address: %w", err)
+	}
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(i.IMDSPort)))
+	if err != nil && i.IMDSPort != 0 {
+		ln, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
+	}
+	if err != nil {
+		return fmt.Errorf("ec2sim: metadata service of %s: %w", i.ID, err)
+	}
+	i.IMDSPort = ln.Addr().(*net.TCPAddr).Port
+	s.dirty = true
+	s.imdsAt[i.ID] = ln
+	id := i.ID
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.serveIMDS(w, r, id, strings.TrimPrefix(r.URL.Path, "/"))
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	s.imdsServers = append(s.imdsServers, srv)
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			s.opt.Logger.Error("serve metadata", "instance", id, "err", err)
+		}
+	}()
+	return nil
 }
 
 type imdsToken struct {
@@ -63,8 +106,7 @@ func (t *imdsTokens) valid(name, instance string, now time.Time) bool {
 	return ok && tok.instance == instance && !now.After(tok.expires)
 }
 
-func (s *Server) serveIMDS(w http.ResponseWriter, r *http.Request) {
-	id, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, imdsPath), "/")
+func (s *Server) serveIMDS(w http.ResponseWriter, r *http.Request, id, path string) {
 	s.mu.Lock()
 	inst, ok := s.st.Instances[id]
 	if ok {

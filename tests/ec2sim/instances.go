@@ -74,6 +74,9 @@ func (s *Server) AddInstance(i Instance) error {
 		if i.Launched.IsZero() {
 			i.Launched = s.clk.Now()
 		}
+		if err := s.openIMDS(&i); err != nil {
+			return err
+		}
 		s.st.Instances[i.ID] = i.clone()
 		s.touchInstance(&i)
 		return nil

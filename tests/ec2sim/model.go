@@ -131,6 +131,8 @@ type Instance struct {
 	Launched time.Time         `json:"launched,omitzero"`
 	// NetworkInterfaces count against a shared attachment limit; 1 when zero.
 	NetworkInterfaces int `json:"networkInterfaces,omitempty"`
+	// IMDSPort of the instance's metadata service; the server chooses one when zero.
+	IMDSPort int `json:"imdsPort,omitempty"`
 }
 
 func (v *Volume) clone() *Volume {

@@ -2,6 +2,7 @@ package ec2sim
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -100,6 +101,24 @@ func (r Range) draw(rng *rand.Rand) time.Duration {
 		return r.Min
 	}
 	return r.Min + time.Duration(rng.Int64N(int64(r.Max-r.Min)+1))
+}
+
+type rangeJSON struct {
+	Min Duration `json:"min,omitempty"`
+	Max Duration `json:"max,omitempty"`
+}
+
+// MarshalJSON writes {"min":"1s","max":"2s"}.
+func (r Range) MarshalJSON() ([]byte, error) {
+	return json.Marshal(rangeJSON{Duration(r.Min), Duration(r.Max)})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (r *Range) UnmarshalJSON(b []byte) error {
+	var j rangeJSON
+	err := json.Unmarshal(b, &j)
+	r.Min, r.Max = time.Duration(j.Min), time.Duration(j.Max)
+	return err
 }
 
 // Lag says how long each transition takes.

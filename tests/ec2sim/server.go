@@ -45,6 +45,9 @@ type Server struct {
 	history  history
 	plugging map[string]bool   // volumes a plug call is under way for
 	timers   map[string]func() // stops the timer of a volume or snapshot
+
+	imdsAt      map[string]net.Listener // metadata services, by instance
+	imdsServers []*http.Server
 }
 
 // New starts a server on the state directory. Close it when done.
@@ -69,27 +72,25 @@ func New(opt Options) (*Server, error) {
 		opt: opt, clk: opt.Clock, st: st, plug: opt.Plug,
 		lag: opt.Lag, stale: opt.StaleDescribe, jitter: opt.StaleJitter,
 		rng:      rand.New(rand.NewPCG(uint64(opt.Seed), uint64(st.Serial))),
-		plugging: map[string]bool{}, timers: map[string]func(){},
+		plugging: map[string]bool{}, timers: map[string]func(){}, imdsAt: map[string]net.Listener{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.throttle.set(opt.Throttle)
 	s.history.init()
-	if err := s.resume(); err != nil {
-		s.cancel()
-		return nil, fmt.Errorf("ec2sim: %w", err)
-	}
-	for _, i := range opt.Instances {
-		if err := s.AddInstance(i); err != nil {
-			s.cancel()
-			return nil, err
-		}
-	}
+	s.http = &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
 	s.ln, err = net.Listen("tcp", opt.Addr)
 	if err != nil {
 		s.cancel()
 		return nil, fmt.Errorf("ec2sim: listen: %w", err)
 	}
-	s.http = &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
+	if err := s.resume(); err != nil {
+		return nil, errors.Join(fmt.Errorf("ec2sim: %w", err), s.Close(), s.ln.Close())
+	}
+	for _, i := range opt.Instances {
+		if err := s.AddInstance(i); err != nil {
+			return nil, errors.Join(err, s.Close(), s.ln.Close())
+		}
+	}
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -112,6 +113,9 @@ func (s *Server) resume() error {
 		s.history.snapshots.seed(sn.ID, sn.clone())
 	}
 	for _, i := range s.st.Instances {
+		if err := s.openIMDS(i); err != nil {
+			return err
+		}
 		s.history.instances.seed(i.ID, i.clone())
 	}
 	for _, id := range sortedKeys(s.st.Volumes) {
@@ -142,6 +146,9 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	err := s.http.Close()
+	for _, srv := range s.imdsServers {
+		err = errors.Join(err, srv.Close())
+	}
 	s.wg.Wait()
 	return err
 }

@@ -82,15 +82,15 @@ func (s *Server) createVolume(r *request) (response, error) {
 		if err := growFile(s.VolumePath(v.ID), s.fileBytes(v.SizeGiB)); err != nil {
 			return err
 		}
-		s.st.Volumes[v.ID] = v
-		if t := r.str("ClientToken"); t != "" {
-			v.Token = t
-			s.st.Tokens[t] = &token{Fingerprint: r.fingerprint(), VolumeID: v.ID, Time: now}
-		}
 		if v.SnapshotID != "" && !s.opt.NoSnapshotData {
 			if err := s.fillFromSnapshot(v); err != nil {
 				return err
 			}
+		}
+		s.st.Volumes[v.ID] = v
+		if t := r.str("ClientToken"); t != "" {
+			v.Token = t
+			s.st.Tokens[t] = &token{Fingerprint: r.fingerprint(), VolumeID: v.ID, Time: now}
 		}
 		out.volumeXML = s.volumeXML(v)
 		s.touchVolume(v)

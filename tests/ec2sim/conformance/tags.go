@@ -1,0 +1,98 @@
+package conformance
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/stretchr/testify/require"
+)
+
+func (s *suite) tags(t *testing.T) {
+	id := s.create(t, nil)
+	set := func(key, value string) error {
+		_, err := s.Client.CreateTags(t.Context(), &ec2.CreateTagsInput{
+			Resources: []string{id}, Tags: []types.Tag{{Key: &key, Value: &value}},
+		})
+		return err
+	}
+	unset := func(tag types.Tag) {
+		_, err := s.Client.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{id}, Tags: []types.Tag{tag}})
+		require.NoError(t, err)
+	}
+	waitTags := func(want map[string]string) {
+		t.Helper()
+		want[runTag] = s.run
+		s.waitVolumeFor(t, id, "tags", func(v *types.Volume) bool {
+			return fmt.Sprint(tagMap(v.Tags)) == fmt.Sprint(want)
+		})
+	}
+	require.NoError(t, set("ebb:role", "incoming"))
+	require.NoError(t, set("ebb:role", "active"))
+	require.NoError(t, set("empty", ""))
+	waitTags(map[string]string{"ebb:role": "active", "empty": ""})
+	s.eventually(t, "DescribeTags", func() (bool, error) {
+		out, err := s.Client.DescribeTags(t.Context(), &ec2.DescribeTagsInput{Filters: []types.Filter{
+			{Name: aws.String("resource-id"), Values: []string{id}},
+			{Name: aws.String("key"), Values: []string{"ebb:r*"}},
+		}})
+		if err != nil {
+			return false, err
+		}
+		return len(out.Tags) == 1 && *out.Tags[0].Value == "active" && out.Tags[0].ResourceType == types.ResourceTypeVolume, nil
+	})
+	unset(types.Tag{Key: aws.String("ebb:role"), Value: aws.String("other")}) // another value: no effect
+	unset(types.Tag{Key: aws.String("empty")})
+	unset(types.Tag{Key: aws.String("absent")})
+	waitTags(map[string]string{"ebb:role": "active"})
+
+	requireCode(t, set("aws:mine", "x"), "InvalidParameterValue")
+	_, err := s.Client.CreateTags(t.Context(), &ec2.CreateTagsInput{
+		Resources: []string{absentVolume}, Tags: []types.Tag{{Key: aws.String("a"), Value: aws.String("b")}},
+	})
+	requireCode(t, err, "InvalidVolume.NotFound")
+}
+
+func (s *suite) filtersAndPages(t *testing.T) {
+	want := map[string]bool{}
+	for i := range 6 {
+		want[s.create(t, func(in *ec2.CreateVolumeInput) {
+			in.TagSpecifications = s.tagSpec(types.ResourceTypeVolume,
+				types.Tag{Key: aws.String("page"), Value: aws.String(s.run)},
+				types.Tag{Key: aws.String("n"), Value: aws.String(fmt.Sprintf("vol %d", i))})
+		})] = true
+	}
+	mine := types.Filter{Name: aws.String("tag:page"), Values: []string{s.run}}
+	count := func(more ...types.Filter) int {
+		out, err := s.Client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{Filters: append(more, mine)})
+		require.NoError(t, err)
+		return len(out.Volumes)
+	}
+	filter := func(name string, values ...string) types.Filter { return types.Filter{Name: &name, Values: values} }
+	s.eventually(t, "all volumes visible", func() (bool, error) { return count() == 6, nil })
+	require.Equal(t, 2, count(filter("tag:n", "vol 1", "vol 2")), "values are alternatives")
+	require.Equal(t, 6, count(filter("tag:n", "vol ?")))
+	require.Equal(t, 6, count(filter("tag-key", "n"), filter("size", "1")), "filters add up")
+	require.Equal(t, 6, count(filter("status", "available"), filter("availability-zone", s.Zone)))
+	require.Zero(t, count(filter("attachment.instance-id", s.InstanceID)))
+	require.Zero(t, count(filter("volume-type", "io2")))
+
+	pages := 0
+	p := ec2.NewDescribeVolumesPaginator(s.Client, &ec2.DescribeVolumesInput{Filters: []types.Filter{mine}, MaxResults: aws.Int32(5)})
+	for p.HasMorePages() {
+		out, err := p.NextPage(t.Context())
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(out.Volumes), 5)
+		pages++
+		for _, v := range out.Volumes {
+			require.True(t, want[*v.VolumeId], "%s twice, or not ours", *v.VolumeId)
+			delete(want, *v.VolumeId)
+		}
+	}
+	require.Empty(t, want)
+	require.Greater(t, pages, 1)
+	_, err := s.Client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{MaxResults: aws.Int32(1)})
+	requireCode(t, err, "InvalidParameterValue")
+}
