@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -45,13 +46,26 @@ func (f *Fleet) Attach(ctx context.Context, instanceID, volumeID, device, path s
 	return n.Attach(ctx, volumeID, device, path, sizeBytes)
 }
 
-// Detach unplugs a volume from an instance; see Node.Detach.
+// Detach unplugs a volume from an instance; see Node.Detach. A volume or an instance that is not there is
+// success.
 func (f *Fleet) Detach(ctx context.Context, instanceID, volumeID string) error {
 	n, err := f.Get(instanceID)
 	if err != nil {
+		return nil //nolint:nilerr // nothing is plugged into it
+	}
+	if err := n.Detach(ctx, volumeID); !errors.Is(err, ErrNotAttached) {
 		return err
 	}
-	return n.Detach(ctx, volumeID)
+	return nil
+}
+
+// Pause stops an instance's writes until resume is called; see Node.Pause.
+func (f *Fleet) Pause(ctx context.Context, instanceID string) (resume func(), err error) {
+	n, err := f.Get(instanceID)
+	if err != nil {
+		return nil, err
+	}
+	return n.Pause(ctx)
 }
 
 // Resize shows an instance the new size of a volume; see Node.Resize.

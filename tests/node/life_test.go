@@ -104,10 +104,54 @@ func TestTwoNodes(t *testing.T) {
 	require.NoError(t, fleet.Detach(t.Context(), "i-a", "vol-1"))
 	require.NoError(t, fleet.Attach(t.Context(), "i-b", "vol-1", "/dev/sdf", path, 128<<20))
 	require.Equal(t, "hello", sh(t, b, "head -c5 "+dev))
-	require.Error(t, fleet.Detach(t.Context(), "i-c", "vol-1"))
+	require.NoError(t, fleet.Detach(t.Context(), "i-a", "vol-1"), "not there is success")
+	require.NoError(t, fleet.Detach(t.Context(), "i-c", "vol-1"), "not there is success")
+	require.Error(t, fleet.Attach(t.Context(), "i-c", "vol-1", "", path, 128<<20))
 	require.NoError(t, a.PowerCut())
 	require.True(t, b.Running())
 	sh(t, b, "true")
+}
+
+// TestPause proves that nothing reaches a volume's file meanwhile, and that the node then goes on.
+func TestPause(t *testing.T) {
+	n := boot(t, "i-pause")
+	path, dev := filepath.Join(t.TempDir(), "v"), node.VolumePath("vol-1")
+	require.NoError(t, n.Attach(t.Context(), "vol-1", "", path, 16<<20))
+	p, err := n.Start(t.Context(), node.Command{Path: "sh", Args: []string{"-c", "while :; do date +%N | dd of=" + dev + " conv=fsync status=none || exit 1; done"}})
+	require.NoError(t, err)
+	head := func() string {
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		defer func() { _ = f.Close() }()
+		b := make([]byte, 16)
+		_, err = f.Read(b)
+		require.NoError(t, err)
+		return string(b)
+	}
+	before := head()
+	require.Eventually(t, func() bool { return head() != before }, time.Minute, 10*time.Millisecond)
+	resume, err := n.Pause(t.Context())
+	require.NoError(t, err)
+	time.Sleep(100 * time.Millisecond) // for what the kernel had handed over
+	before = head()
+	require.Never(t, func() bool { return head() != before }, time.Second, 50*time.Millisecond)
+	resume()
+	resume()
+	require.Eventually(t, func() bool { return head() != before }, time.Minute, 10*time.Millisecond)
+	require.NoError(t, p.Kill())
+	require.NoError(t, n.Resize(t.Context(), "vol-1", 32<<20))
+}
+
+// TestServerComesBack proves that the guest serves again after its server has died.
+func TestServerComesBack(t *testing.T) {
+	if node.Kind() != node.KindUML {
+		t.Skip("a loop node has no server")
+	}
+	n := boot(t, "i-server")
+	_, err := n.Exec(t.Context(), node.Command{Path: "sh", Args: []string{"-c", "kill -9 $PPID; sleep 600"}})
+	require.ErrorContains(t, err, "lost the node")
+	require.True(t, n.Running())
+	sh(t, n, "true")
 }
 
 // TestOwnerDies proves that nothing of a node outlives the program that booted it.

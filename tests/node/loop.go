@@ -186,7 +186,10 @@ func (l *loop) Attach(ctx context.Context, volumeID, device, path string, sizeBy
 		if v.path != path {
 			return fmt.Errorf("node: volume %s is attached to %s from another file", volumeID, l.o.ID)
 		}
-		return nil
+		if v.Bytes == sizeBytes {
+			return nil
+		}
+		return l.change(ctx, v, func(v *ebs.Volume) { v.Bytes = sizeBytes })
 	}
 	if len(l.list) >= maxVolumes {
 		return fmt.Errorf("%w: %s has %d", ErrNoSlot, l.o.ID, maxVolumes)
@@ -254,24 +257,29 @@ func (l *loop) Detach(ctx context.Context, volumeID string) error {
 
 // Resize implements Node.
 func (l *loop) Resize(ctx context.Context, volumeID string, sizeBytes int64) error {
-	return l.change(ctx, volumeID, func(v *ebs.Volume) { v.Bytes = sizeBytes })
+	return l.edit(ctx, volumeID, func(v *ebs.Volume) { v.Bytes = sizeBytes })
 }
 
 // SetVolumeFault implements Node.
 func (l *loop) SetVolumeFault(ctx context.Context, volumeID string, f Fault) error {
-	return l.change(ctx, volumeID, func(v *ebs.Volume) { v.Fault, v.DelayMS, v.Blocks = f.Kind, f.DelayMS, f.Blocks })
+	return l.edit(ctx, volumeID, func(v *ebs.Volume) { v.Fault, v.DelayMS, v.Blocks = f.Kind, f.DelayMS, f.Blocks })
 }
 
-func (l *loop) change(ctx context.Context, id string, edit func(*ebs.Volume)) error {
+func (l *loop) edit(ctx context.Context, id string, edit func(*ebs.Volume)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, err := l.find(id)
 	if err != nil {
 		return err
 	}
+	return l.change(ctx, v, edit)
+}
+
+// change alters a volume and shows the host the result.
+func (l *loop) change(ctx context.Context, v *loopVolume, edit func(*ebs.Volume)) error {
 	next := v.Volume
 	edit(&next)
-	if _, err := volumeFile(id, v.path, next.Bytes); err != nil {
+	if _, err := volumeFile(v.ID, v.path, next.Bytes); err != nil {
 		return err
 	}
 	if v.on {
@@ -279,9 +287,36 @@ func (l *loop) change(ctx context.Context, id string, edit func(*ebs.Volume)) er
 			return err
 		}
 		if err := ebs.Reload(ctx, next); err != nil {
-			return fmt.Errorf("change volume %s: %w", id, err)
+			return fmt.Errorf("change volume %s: %w", v.ID, err)
 		}
 	}
 	v.Volume = next
 	return nil
+}
+
+// Pause implements Node.
+func (l *loop) Pause(ctx context.Context) (resume func(), err error) {
+	l.mu.Lock()
+	var held []string
+	resume = sync.OnceFunc(func() {
+		defer l.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+		defer cancel()
+		for _, id := range held {
+			if err := ebs.Resume(ctx, id); err != nil {
+				l.o.Logger.Error("volume does not go on after a pause", "volume", id, "error", err)
+			}
+		}
+	})
+	for _, v := range l.list {
+		if !v.on {
+			continue
+		}
+		held = append(held, v.ID)
+		if err := ebs.Suspend(ctx, v.ID); err != nil {
+			resume()
+			return nil, fmt.Errorf("pause %s: %w", l.o.ID, err)
+		}
+	}
+	return resume, nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ const (
 	mconsoleTimeout = 20 * time.Second
 )
 
+// errConfigured is the kernel's word for a disk that is there already.
+const errConfigured = "already configured"
+
 // errMconsole is what the kernel answered to a command that it refused.
 var errMconsole = errors.New("management console")
 
@@ -30,7 +34,7 @@ type mconsole struct {
 }
 
 // do executes one command and returns its answer.
-func (m mconsole) do(command string) (string, error) {
+func (m mconsole) do(ctx context.Context, command string) (string, error) {
 	if len(command) >= mconsoleData {
 		return "", fmt.Errorf("%w: command of %d bytes", errMconsole, len(command))
 	}
@@ -41,14 +45,15 @@ func (m mconsole) do(command string) (string, error) {
 		return "", fmt.Errorf("%w: %w", errMconsole, err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(mconsoleTimeout)); err != nil {
-		return "", err
-	}
+	ctx, cancel := context.WithTimeout(ctx, mconsoleTimeout)
+	defer cancel()
 	answered := make(chan struct{})
 	defer close(answered)
 	go func() {
 		select {
 		case <-m.down:
+			_ = conn.Close()
+		case <-ctx.Done():
 			_ = conn.Close()
 		case <-answered:
 		}
@@ -65,7 +70,7 @@ func (m mconsole) do(command string) (string, error) {
 	for reply := make([]byte, 12+mconsoleData); ; {
 		n, err := conn.Read(reply)
 		if err != nil {
-			return "", fmt.Errorf("%w: %s: %w", errMconsole, command, err)
+			return "", fmt.Errorf("%w: %s: %w", errMconsole, command, errors.Join(err, context.Cause(ctx)))
 		}
 		if n < 12 {
 			return "", fmt.Errorf("%w: %s: short answer", errMconsole, command)

@@ -80,7 +80,7 @@ type Node interface {
 	Start(ctx context.Context, c Command) (Process, error)
 	// Attach plugs in a volume whose bytes lie in the file path of the host, which is made or extended to
 	// sizeBytes. It stays attached over power cuts, shutdowns and boots. Repeating it with the same path
-	// does nothing. device is only recorded, as the name is on Nitro instances.
+	// brings about the same state. device is only recorded, as the name is on Nitro instances.
 	Attach(ctx context.Context, volumeID, device, path string, sizeBytes int64) error
 	// Detach unplugs a volume; it fails with ErrBusy while the volume is in use and with ErrNotAttached
 	// when it is not there.
@@ -90,6 +90,9 @@ type Node interface {
 	// SetVolumeFault breaks a volume below its users, who see the same device, or mends it. The fault
 	// stays over boots, until it is changed or the volume is detached.
 	SetVolumeFault(ctx context.Context, volumeID string, f Fault) error
+	// Pause stops every write of the node to its volumes until resume is called, which is safe to repeat;
+	// a stopped node has none. Meanwhile a UML node stands still as a whole.
+	Pause(ctx context.Context) (resume func(), err error)
 	// Console is the path of the console's log, which all boots append to.
 	Console() string
 	// HostAddress is the address of the host's loopback as seen from the node.

@@ -57,7 +57,7 @@ type machine struct {
 
 func newUML(o Options) *uml {
 	u := &uml{o: o}
-	u.volumes.node = u
+	u.volumes = volumes{node: u, busy: make(gate, 1)}
 	return u
 }
 

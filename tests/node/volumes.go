@@ -23,9 +23,26 @@ const (
 // volumes are the attachments of a UML node.
 type volumes struct {
 	node *uml
-	mu   sync.Mutex // one operation at a time
+	busy gate // one operation at a time
 	list []*attachment
 }
+
+// cleanupTimeout limits what must be done after the caller's context has ended.
+const cleanupTimeout = 20 * time.Second
+
+// gate is a mutex whose Lock gives up with a context.
+type gate chan struct{}
+
+func (g gate) lock(ctx context.Context) error {
+	select {
+	case g <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (g gate) unlock() { <-g }
 
 // attachment is a volume that a node has, plugged in or waiting for the next boot.
 type attachment struct {
@@ -54,8 +71,10 @@ func (v *volumes) find(id string) (*attachment, error) {
 // Attach implements Node.
 func (u *uml) Attach(ctx context.Context, volumeID, device, path string, sizeBytes int64) error {
 	v := &u.volumes
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	if err := v.busy.lock(ctx); err != nil {
+		return err
+	}
+	defer v.busy.unlock()
 	path, err := volumeFile(volumeID, path, sizeBytes)
 	if err != nil {
 		return err
@@ -69,11 +88,14 @@ func (u *uml) Attach(ctx context.Context, volumeID, device, path string, sizeByt
 	case err != nil:
 		a = &attachment{id: volumeID, device: device, path: path, bytes: sizeBytes}
 	}
-	m, err := u.machine()
-	if err == nil && a.on != m {
+	m, off := u.machine()
+	if off == nil && a.on != m {
+		a.bytes = sizeBytes
 		if err := v.plug(ctx, m, a); err != nil {
 			return fmt.Errorf("attach %s to %s: %w", volumeID, u.o.ID, err)
 		}
+	} else if a.bytes != sizeBytes {
+		return v.change(ctx, a, func(a *attachment) { a.bytes = sizeBytes })
 	}
 	if _, err := v.find(volumeID); err != nil {
 		v.list = append(v.list, a)
@@ -108,20 +130,22 @@ func volumeFile(id, path string, bytes int64) (string, error) {
 
 // plug makes an attachment real in a boot.
 func (v *volumes) plug(ctx context.Context, m *machine, a *attachment) error {
-	if err := v.plugDisk(m, a); err != nil {
+	if err := v.plugDisk(ctx, m, a); err != nil {
 		return err
 	}
 	if err := m.link.call(ctx, wire.Request{Op: wire.OpAttach, Volume: a.wire()}); err != nil {
 		// The answer may have been lost: take away what may be there.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+		defer cancel()
 		_ = m.link.call(ctx, wire.Request{Op: wire.OpDetach, Volume: a.wire()})
-		return errors.Join(err, v.unplugDisk(m, a.id, a.slot))
+		return errors.Join(err, v.unplugDisk(ctx, m, a.id, a.slot))
 	}
 	a.on = m
 	return nil
 }
 
 // plugDisk gives the attachment's file a disk of the kernel, in a free slot.
-func (v *volumes) plugDisk(m *machine, a *attachment) error {
+func (v *volumes) plugDisk(ctx context.Context, m *machine, a *attachment) error {
 	used := ""
 	for _, b := range v.list {
 		if b.on == m {
@@ -146,7 +170,11 @@ func (v *volumes) plugDisk(m *machine, a *attachment) error {
 		if !v.node.o.Discard {
 			flags += "t"
 		}
-		if _, err := m.console.do("config ubd" + string(slot) + flags + "=" + name); err != nil {
+		_, err = m.console.do(ctx, "config ubd"+string(slot)+flags+"="+name)
+		if err != nil && strings.Contains(err.Error(), errConfigured) { // left by a try that failed
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		a.slot, a.visible = slot, s.Size()
@@ -156,13 +184,13 @@ func (v *volumes) plugDisk(m *machine, a *attachment) error {
 }
 
 // unplugDisk takes a disk out of the kernel. The kernel lets go of it a moment after its last user did.
-func (v *volumes) unplugDisk(m *machine, id string, slot byte) error {
+func (v *volumes) unplugDisk(ctx context.Context, m *machine, id string, slot byte) error {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		_, err := m.console.do("remove ubd" + string(slot))
+		_, err := m.console.do(ctx, "remove ubd"+string(slot))
 		if err == nil || !m.alive() {
 			return nil
 		}
-		if time.Now().After(end) {
+		if time.Now().After(end) || ctx.Err() != nil {
 			return fmt.Errorf("unplug %s: %w", id, err)
 		}
 	}
@@ -170,10 +198,12 @@ func (v *volumes) unplugDisk(m *machine, id string, slot byte) error {
 
 // plugAll plugs every attachment into a fresh boot.
 func (v *volumes) plugAll(ctx context.Context, m *machine) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	if err := v.busy.lock(ctx); err != nil {
+		return err
+	}
+	defer v.busy.unlock()
 	// The first disk is there only because the kernel would take a file "root_fs" for it otherwise.
-	if _, err := m.console.do("remove ubda"); err != nil {
+	if _, err := m.console.do(ctx, "remove ubda"); err != nil {
 		return err
 	}
 	for _, a := range v.list {
@@ -193,8 +223,10 @@ func (v *volumes) plugAll(ctx context.Context, m *machine) error {
 // Detach implements Node.
 func (u *uml) Detach(ctx context.Context, volumeID string) error {
 	v := &u.volumes
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	if err := v.busy.lock(ctx); err != nil {
+		return err
+	}
+	defer v.busy.unlock()
 	a, err := v.find(volumeID)
 	if err != nil {
 		return err
@@ -203,7 +235,7 @@ func (u *uml) Detach(ctx context.Context, volumeID string) error {
 		if err := m.link.call(ctx, wire.Request{Op: wire.OpDetach, Volume: a.wire()}); err != nil {
 			return fmt.Errorf("detach %s from %s: %w", volumeID, u.o.ID, err)
 		}
-		if err := v.unplugDisk(m, volumeID, a.slot); err != nil {
+		if err := v.unplugDisk(ctx, m, volumeID, a.slot); err != nil {
 			return err
 		}
 	}
@@ -230,12 +262,20 @@ func (u *uml) SetVolumeFault(ctx context.Context, volumeID string, f Fault) erro
 // change alters an attachment and shows the node the result.
 func (u *uml) change(ctx context.Context, id string, edit func(*attachment)) error {
 	v := &u.volumes
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	if err := v.busy.lock(ctx); err != nil {
+		return err
+	}
+	defer v.busy.unlock()
 	a, err := v.find(id)
 	if err != nil {
 		return err
 	}
+	return v.change(ctx, a, edit)
+}
+
+// change does so while the gate is held.
+func (v *volumes) change(ctx context.Context, a *attachment, edit func(*attachment)) error {
+	u, id := v.node, a.id
 	before := *a
 	edit(a)
 	if _, err := volumeFile(id, a.path, a.bytes); err != nil {
@@ -248,7 +288,7 @@ func (u *uml) change(ctx context.Context, id string, edit func(*attachment)) err
 	}
 	moved := a.bytes > a.visible
 	if moved { // a second disk over the same file sees all of it
-		if err := v.plugDisk(m, a); err != nil {
+		if err := v.plugDisk(ctx, m, a); err != nil {
 			*a = before
 			return fmt.Errorf("change volume %s: %w", id, err)
 		}
@@ -259,12 +299,37 @@ func (u *uml) change(ctx context.Context, id string, edit func(*attachment)) err
 		*a = before
 		err = fmt.Errorf("change volume %s: %w", id, err)
 		if moved {
-			err = errors.Join(err, v.unplugDisk(m, id, now.slot))
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+			defer cancel()
+			err = errors.Join(err, v.unplugDisk(ctx, m, id, now.slot))
 		}
 		return err
 	}
 	if moved {
-		return v.unplugDisk(m, id, before.slot)
+		return v.unplugDisk(ctx, m, id, before.slot)
 	}
 	return nil
+}
+
+// Pause implements Node.
+func (u *uml) Pause(ctx context.Context) (resume func(), err error) {
+	m, err := u.machine()
+	if err != nil {
+		return func() {}, nil // nothing writes
+	}
+	if err := u.volumes.busy.lock(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := m.console.do(ctx, "stop"); err != nil {
+		u.volumes.busy.unlock()
+		return nil, fmt.Errorf("pause %s: %w", u.o.ID, err)
+	}
+	return sync.OnceFunc(func() {
+		defer u.volumes.busy.unlock()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+		defer cancel()
+		if _, err := m.console.do(ctx, "go"); err != nil && m.alive() {
+			u.o.Logger.Error("node does not go on after a pause", "error", err)
+		}
+	}), nil
 }

@@ -82,7 +82,7 @@ func Table(v Volume) (string, error) {
 	return "", fmt.Errorf("volume %s: unknown fault %q", v.ID, v.Fault)
 }
 
-// Create makes the volume's device. It fails when the device exists.
+// Create makes the volume's device. A device that exists, left by a try whose answer was lost, is reloaded.
 func Create(ctx context.Context, v Volume) error {
 	table, err := Table(v)
 	if err != nil {
@@ -90,6 +90,9 @@ func Create(ctx context.Context, v Volume) error {
 	}
 	if err := prepare(ctx, v); err != nil {
 		return err
+	}
+	if _, err := os.Stat(Path(v.ID)); err == nil {
+		return Reload(ctx, v)
 	}
 	if err := dmsetup(ctx, "create", Name(v.ID), "--uuid", UUIDPrefix+v.ID, "--table", table); err != nil {
 		return err
@@ -111,11 +114,21 @@ func Reload(ctx context.Context, v Volume) error {
 		return err
 	}
 	// Neither freezes the filesystem nor flushes it: both could hang on a volume that is already broken.
-	err = dmsetup(ctx, "suspend", "--noflush", "--nolockfs", Name(v.ID))
-	if e := dmsetup(ctx, "resume", "--noflush", "--nolockfs", Name(v.ID)); e != nil || err != nil {
+	err = Suspend(ctx, v.ID)
+	if e := Resume(ctx, v.ID); e != nil || err != nil {
 		return errors.Join(err, e)
 	}
 	return messages(ctx, v)
+}
+
+// Suspend holds back all I/O of a volume once what is in flight has ended; Resume lets it go on.
+func Suspend(ctx context.Context, id string) error {
+	return dmsetup(ctx, "suspend", "--noflush", "--nolockfs", Name(id))
+}
+
+// Resume ends a Suspend.
+func Resume(ctx context.Context, id string) error {
+	return dmsetup(ctx, "resume", "--noflush", "--nolockfs", Name(id))
 }
 
 // Remove takes the volume's device away, or fails with ErrBusy. It is safe to repeat.
