@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -58,8 +59,13 @@ func runPreflight(ctx context.Context, cfg config, output string, w io.Writer) e
 	if err := printReport(w, output, report.PreflightResult); err != nil {
 		return err
 	}
-	if ref := report.Refusal(); ref != nil {
-		return ref
+	if len(report.Blocking) > 0 {
+		var names []string
+		for _, c := range report.Blocking {
+			names = append(names, c.Name)
+		}
+		return contract.Refuse(contract.NodeUnsupported, "the agent cannot run here: %s", strings.Join(names, ", ")).
+			WithNext("see the checks above")
 	}
 	if !report.OK {
 		return errors.New("this node lacks something; see above")

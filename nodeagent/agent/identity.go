@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -41,6 +43,10 @@ func IMDSIdentity() Identity {
 		c := imds.New(imds.Options{EnableFallback: aws.FalseTernary})
 		out, err := c.GetMetadata(ctx, &imds.GetMetadataInput{Path: "instance-id"})
 		if err != nil {
+			var plain *url.Error // without the SDK's own words around it
+			if errors.As(err, &plain) {
+				err = plain
+			}
 			return "", fmt.Errorf("instance metadata service: %w", err)
 		}
 		defer out.Content.Close()

@@ -106,8 +106,9 @@ func (p *Prober) Probe(ctx context.Context) Report {
 	p.identity(ctx, &r)
 	config := p.kernelConfig(r.Kernel)
 	p.config(&r, config)
-	p.control(&r)
-	p.targets(ctx, &r, config)
+	if p.control(&r, config) {
+		p.targets(ctx, &r, config)
+	}
 	p.filesystems(&r, config)
 	p.lockdown(&r)
 	p.capability(&r)
@@ -177,13 +178,18 @@ func (p *Prober) config(r *report, config map[string]string) {
 	r.ok("kernel-config", "%s", strings.Join(said, " "))
 }
 
-func (p *Prober) control(r *report) {
+func (p *Prober) control(r *report, config map[string]string) bool {
 	const name = "device-mapper"
 	if err := p.OpenControl(); err != nil {
-		r.fail(true, name, "load dm-mod (modprobe dm-mod) and give the agent the host's /dev and root", "/dev/mapper/control: %v", err)
-		return
+		next := "load dm-mod (modprobe dm-mod) and give the agent the host's /dev and root"
+		if config != nil && config["CONFIG_BLK_DEV_DM"] == "" {
+			next = "use a kernel with device-mapper; every Amazon Linux 2023, Bottlerocket and Ubuntu kernel has it"
+		}
+		r.fail(true, name, next, "/dev/mapper/control: %v", err)
+		return false
 	}
 	r.ok(name, "/dev/mapper/control can be used")
+	return true
 }
 
 func (p *Prober) targets(ctx context.Context, r *report, config map[string]string) {

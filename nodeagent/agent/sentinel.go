@@ -39,7 +39,16 @@ type Sentinel struct {
 	mu      sync.Mutex
 	ctx     context.Context // of Run; nil outside
 	pending map[pool]*request
+	told    map[contract.DiskID]complaint
 }
+
+// complaint is what was last logged about a disk in trouble.
+type complaint struct {
+	message string
+	at      time.Time
+}
+
+const complainEvery = 10 * time.Minute
 
 // pool is one backing of a disk: during a move there are two, and each may
 // press on its own.
@@ -76,7 +85,7 @@ func defaultTiming() sentinelTiming {
 func NewSentinel(d Disks, u *Usage, s Signaller, m *Metrics, node string, log *slog.Logger) *Sentinel {
 	return &Sentinel{
 		disks: d, usage: u, signals: s, metrics: m, node: node, log: log,
-		timing: defaultTiming(), pending: make(map[pool]*request),
+		timing: defaultTiming(), pending: make(map[pool]*request), told: make(map[contract.DiskID]complaint),
 	}
 }
 
@@ -120,7 +129,7 @@ func (s *Sentinel) Notify(ev disk.Event) {
 		log.Warn("the new backing of a move failed and was dropped; the disk is whole on its old one", "message", ev.Message)
 		return
 	case disk.EventReadError:
-		log.Error("the disk's volume returns errors", "message", ev.Message)
+		s.complain(log, ev)
 		return
 	default:
 		log.Warn("unknown event", "message", ev.Message)
@@ -133,10 +142,9 @@ func (s *Sentinel) Notify(ev disk.Event) {
 	if ev.Pressure.Node == "" {
 		ev.Pressure.Node = s.node
 	}
-	if ev.Pressure.FillRate == 0 {
-		ev.Pressure.FillRate = s.usage.FillRate(ev.Disk, ev.Pressure.Generation, ev.Pressure.UsedBytes)
-	}
-	log.Info("pool under pressure", "generation", ev.Pressure.Generation, "used", ev.Pressure.UsedBytes,
+	ev.Pressure.FillRate = max(ev.Pressure.FillRate, s.usage.FillRate(ev.Disk, ev.Pressure.Generation, ev.Pressure.UsedBytes))
+	// The kernel repeats itself while a pool is low; what is done is logged.
+	log.Debug("pool under pressure", "generation", ev.Pressure.Generation, "used", ev.Pressure.UsedBytes,
 		"backing", ev.Pressure.BackingBytes, "fill_rate", int64(ev.Pressure.FillRate), "message", ev.Message)
 
 	key := pool{ev.Disk, ev.Pressure.Generation}
@@ -157,6 +165,21 @@ func (s *Sentinel) Notify(ev disk.Event) {
 	s.pending[key] = r
 	ctx := s.ctx
 	s.wg.Go(func() { s.pursue(ctx, key, r) })
+}
+
+// complain logs trouble with a disk once, and again now and then while it
+// lasts: the watch reports a state, not a change.
+func (s *Sentinel) complain(log *slog.Logger, ev disk.Event) {
+	s.mu.Lock()
+	last, known := s.told[ev.Disk]
+	again := !known || last.message != ev.Message || time.Since(last.at) > complainEvery
+	if again {
+		s.told[ev.Disk] = complaint{ev.Message, time.Now()}
+	}
+	s.mu.Unlock()
+	if again {
+		log.Error("the disk's volume returns errors", "message", ev.Message)
+	}
 }
 
 // pursue asks for growth of one pool until it has grown or the pressure is
