@@ -46,7 +46,7 @@ var actions = map[string]action{
 	"DescribeInstances":            {(*Server).describeInstances, nil, with(list, "InstanceId")},
 	"TerminateInstances":           {(*Server).terminateInstances, nil, []string{"InstanceId", "Force", "SkipOsShutdown"}},
 	"ModifyInstanceAttribute":      {(*Server).modifyInstanceAttribute, []string{"InstanceId"}, []string{"BlockDeviceMapping"}},
-	"DescribeInstanceTypes":        {(*Server).describeInstanceTypes, nil, with(list, "InstanceType")},
+	"DescribeInstanceTypes":        {(*Server).describeInstanceTypes, nil, with(list, "InstanceType", "IncludeUnsupportedInRegion")},
 	"DescribeAvailabilityZones":    {(*Server).describeAvailabilityZones, nil, []string{"Filter", "ZoneName", "ZoneId", "AllAvailabilityZones"}},
 }
 

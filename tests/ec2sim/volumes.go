@@ -3,13 +3,14 @@ package ec2sim
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 type volumeXML struct {
 	VolumeID         string          `xml:"volumeId"`
-	VolumeArn        string          `xml:"volumeArn,omitempty"`
 	Size             int32           `xml:"size"`
 	SnapshotID       string          `xml:"snapshotId"`
 	AvailabilityZone string          `xml:"availabilityZone"`
@@ -90,6 +91,7 @@ func (s *Server) createVolume(r *request) (response, error) {
 		s.st.Volumes[v.ID] = v
 		if t := r.str("ClientToken"); t != "" {
 			v.Token = t
+			s.forgetTokens(now)
 			s.st.Tokens[t] = &token{Fingerprint: r.fingerprint(), VolumeID: v.ID, Time: now}
 		}
 		out.volumeXML = s.volumeXML(v)
@@ -217,6 +219,10 @@ func (s *Server) redeemToken(r *request) (*Volume, error) {
 			"The client token you have provided is associated with a resource that is already deleted. Please use a different client token.")
 	}
 	return v, nil
+}
+
+func (s *Server) forgetTokens(now time.Time) {
+	maps.DeleteFunc(s.st.Tokens, func(_ string, t *token) bool { return now.Sub(t.Time) > s.opt.Limits.TokenLife })
 }
 
 func (s *Server) deleteVolume(r *request) (response, error) {

@@ -67,7 +67,7 @@ func (s *suite) zoneMismatch(t *testing.T) {
 func (s *suite) modify(t *testing.T) {
 	id := s.create(t, nil)
 	_, err := s.Client.DescribeVolumesModifications(t.Context(), &ec2.DescribeVolumesModificationsInput{VolumeIds: []string{id}})
-	requireCode(t, err, "InvalidVolumeModification.NotFound")
+	requireCode(t, err, "InvalidVolumeModification.NotFound", "InvalidVolume.NotFound") // the latter when stale
 	_, err = s.Client.ModifyVolume(t.Context(), &ec2.ModifyVolumeInput{VolumeId: &id, Size: aws.Int32(0)})
 	require.Error(t, err, "a volume cannot shrink")
 
@@ -83,7 +83,7 @@ func (s *suite) modify(t *testing.T) {
 	var state types.VolumeModificationState
 	s.eventually(t, "modification of "+id, func() (bool, error) {
 		out, err := s.Client.DescribeVolumesModifications(t.Context(), &ec2.DescribeVolumesModificationsInput{VolumeIds: []string{id}})
-		if code(err) == "InvalidVolumeModification.NotFound" {
+		if c := code(err); c == "InvalidVolumeModification.NotFound" || c == "InvalidVolume.NotFound" {
 			return false, nil // a stale answer
 		}
 		if err != nil {

@@ -33,6 +33,9 @@ func (s *suite) volume(t *testing.T) {
 
 	s.eventually(t, "status of "+id, func() (bool, error) {
 		out, err := s.Client.DescribeVolumeStatus(t.Context(), &ec2.DescribeVolumeStatusInput{VolumeIds: []string{id}})
+		if code(err) == "InvalidVolume.NotFound" {
+			return false, nil // a stale answer
+		}
 		if err != nil {
 			return false, err
 		}
