@@ -1,0 +1,190 @@
+package ec2
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// ownTag says that a tag is Ebb's or AWS's, not the user's.
+func ownTag(key string) bool {
+	return strings.HasPrefix(key, "ebb:") || strings.HasPrefix(key, "aws:")
+}
+
+func tagMap(tags []types.Tag) map[string]string {
+	m := make(map[string]string, len(tags))
+	for _, t := range tags {
+		m[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	return m
+}
+
+// facts reads a volume as EC2 describes it.
+func facts(v types.Volume) contract.VolumeFacts {
+	tags := tagMap(v.Tags)
+	f := contract.VolumeFacts{
+		ID: aws.ToString(v.VolumeId), State: string(v.State), SizeGiB: int64(aws.ToInt32(v.Size)), Type: string(v.VolumeType),
+		IOPS: aws.ToInt32(v.Iops), ThroughputMiBs: aws.ToInt32(v.Throughput), Zone: aws.ToString(v.AvailabilityZone),
+		Encrypted: aws.ToBool(v.Encrypted), KMSKeyID: aws.ToString(v.KmsKeyId), CreatedAt: aws.ToTime(v.CreateTime),
+		Role: contract.Role(tags[contract.TagRole]), Move: tags[contract.TagMove],
+	}
+	f.Generation, _ = strconv.ParseUint(tags[contract.TagGeneration], 10, 64)
+	f.Index, _ = strconv.Atoi(tags[contract.TagIndex])
+	f.RetiredAt, _ = time.Parse(time.RFC3339, tags[contract.TagRetiredAt])
+	for _, at := range v.Attachments {
+		if at.State != types.VolumeAttachmentStateDetached {
+			f.Node, f.AttachState = aws.ToString(at.InstanceId), string(at.State)
+		}
+	}
+	for k, val := range tags {
+		if !ownTag(k) {
+			if f.Tags == nil {
+				f.Tags = map[string]string{}
+			}
+			f.Tags[k] = val
+		}
+	}
+	return f
+}
+
+// gone says that a volume is of no use any more.
+func gone(v types.Volume) bool {
+	return v.State == types.VolumeStateDeleting || v.State == types.VolumeStateDeleted
+}
+
+// volumes lists what matches all filters, deleted ones left out.
+func (a *Activities) volumes(ctx context.Context, filters ...types.Filter) ([]types.Volume, error) {
+	var out []types.Volume
+	pages := ec2.NewDescribeVolumesPaginator(a.api, &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(500)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range page.Volumes {
+			if !gone(v) {
+				out = append(out, v)
+			}
+		}
+	}
+	return out, nil
+}
+
+// volume describes one volume by its id; nil when EC2 does not know it or it is
+// deleted.
+func (a *Activities) volume(ctx context.Context, id string) (*types.Volume, error) {
+	out, err := a.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{VolumeIds: []string{id}})
+	if code(err) == codeVolumeNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(out.Volumes) == 0 || gone(out.Volumes[0]) {
+		return nil, nil
+	}
+	return &out.Volumes[0], nil
+}
+
+// ours describes a volume that must exist and belong to the disk. A describe
+// that lags behind gets time to catch up.
+func (a *Activities) ours(ctx context.Context, disk contract.DiskID, id string) (types.Volume, error) {
+	var v types.Volume
+	err := a.settled(ctx, "EC2 knows volume "+id, func(ctx context.Context) error {
+		got, err := a.volume(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case got == nil:
+			return contract.Refuse(contract.DiskIncomplete, "EC2 does not know the volume").WithDisk(disk).WithVolume(id).
+				WithNext("look for the volume, or restore it from a snapshot")
+		case tagMap(got.Tags)[contract.TagDisk] != string(disk):
+			return contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk").
+				WithDisk(disk).WithVolume(id).WithNext("look at the volume's ebb: tags")
+		}
+		v = *got
+		return nil
+	})
+	return v, err
+}
+
+func tagFilter(key, value string) types.Filter {
+	return types.Filter{Name: aws.String("tag:" + key), Values: []string{value}}
+}
+
+// DescribeDisk implements contract.DescribeDisk.
+func (a *Activities) DescribeDisk(ctx context.Context, in contract.DescribeDiskInput) (contract.DiskFacts, error) {
+	vs, err := a.volumes(ctx, tagFilter(contract.TagDisk, string(in.Disk)))
+	if err != nil {
+		return contract.DiskFacts{}, translate(err, in.Disk, "")
+	}
+	d := contract.DiskFacts{Disk: in.Disk}
+	for _, v := range vs {
+		add(&d, v)
+	}
+	sortVolumes(&d)
+	return d, nil
+}
+
+// ListDisks implements contract.ListDisks.
+func (a *Activities) ListDisks(ctx context.Context, in contract.ListDisksInput) (contract.ListDisksResult, error) {
+	filters := []types.Filter{{Name: aws.String("tag-key"), Values: []string{contract.TagDisk}}}
+	if a.Cluster != "" {
+		filters = append(filters, tagFilter(contract.TagCluster, a.Cluster))
+	}
+	vs, err := a.volumes(ctx, filters...)
+	if err != nil {
+		return contract.ListDisksResult{}, translate(err, "", "")
+	}
+	byDisk := map[contract.DiskID]*contract.DiskFacts{}
+	for _, v := range vs {
+		id := contract.DiskID(tagMap(v.Tags)[contract.TagDisk])
+		if id.Validate() != nil {
+			a.Log.Warn("A volume has a bad disk tag", "volume", aws.ToString(v.VolumeId), "disk", string(id))
+			continue
+		}
+		if byDisk[id] == nil {
+			byDisk[id] = &contract.DiskFacts{Disk: id}
+		}
+		add(byDisk[id], v)
+	}
+	out := contract.ListDisksResult{Disks: []contract.DiskFacts{}}
+	for _, d := range byDisk {
+		if in.Node == "" || d.Node() == in.Node {
+			sortVolumes(d)
+			out.Disks = append(out.Disks, *d)
+		}
+	}
+	slices.SortFunc(out.Disks, func(x, y contract.DiskFacts) int { return strings.Compare(string(x.Disk), string(y.Disk)) })
+	return out, nil
+}
+
+func add(d *contract.DiskFacts, v types.Volume) {
+	d.Volumes = append(d.Volumes, facts(v))
+	if name := tagMap(v.Tags)[contract.TagName]; name != "" {
+		d.Name = name
+	}
+}
+
+func sortVolumes(d *contract.DiskFacts) {
+	slices.SortFunc(d.Volumes, func(x, y contract.VolumeFacts) int {
+		switch {
+		case x.Generation != y.Generation:
+			if x.Generation < y.Generation {
+				return -1
+			}
+			return 1
+		case x.Index != y.Index:
+			return x.Index - y.Index
+		}
+		return strings.Compare(x.ID, y.ID)
+	})
+}

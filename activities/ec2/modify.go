@@ -1,0 +1,111 @@
+package ec2
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/plan"
+)
+
+// ModifyVolume implements contract.ModifyVolume.
+func (a *Activities) ModifyVolume(ctx context.Context, in contract.ModifyVolumeInput) (contract.VolumeFacts, error) {
+	f, err := a.modify(ctx, in)
+	return f, translate(err, in.Disk, in.Volume)
+}
+
+func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) (contract.VolumeFacts, error) {
+	v, err := a.ours(ctx, in.Disk, in.Volume)
+	if err != nil {
+		return contract.VolumeFacts{}, err
+	}
+	m, err := a.modification(ctx, in.Volume)
+	if err != nil {
+		return contract.VolumeFacts{}, err
+	}
+	// A modification under way that leads there, or a volume that is there, is
+	// waited for: a no-op modification would spend one of four.
+	if !fulfils(facts(v), in) && !leadsTo(m, in) {
+		if _, most := plan.SizeLimits(string(v.VolumeType)); in.SizeGiB > most {
+			return facts(v), contract.Refuse(contract.SizeLimit, "a %s volume has at most %d GiB, %d GiB were asked for", v.VolumeType, most, in.SizeGiB).
+				WithNext("append another volume, or move to another volume type")
+		}
+		req := &ec2.ModifyVolumeInput{VolumeId: &in.Volume}
+		if in.SizeGiB > int64(aws.ToInt32(v.Size)) {
+			req.Size = aws.Int32(int32(in.SizeGiB))
+		}
+		if in.IOPS > aws.ToInt32(v.Iops) {
+			req.Iops = &in.IOPS
+		}
+		if in.ThroughputMiBs > aws.ToInt32(v.Throughput) {
+			req.Throughput = &in.ThroughputMiBs
+		}
+		if _, err := a.api.ModifyVolume(ctx, req); err != nil {
+			return facts(v), err
+		}
+	}
+	return a.modified(ctx, in)
+}
+
+// modified waits until the volume has what was asked for and may be used.
+func (a *Activities) modified(ctx context.Context, in contract.ModifyVolumeInput) (contract.VolumeFacts, error) {
+	var f contract.VolumeFacts
+	err := a.poll(ctx, "volume "+in.Volume+" is modified", func(ctx context.Context) (bool, error) {
+		m, err := a.modification(ctx, in.Volume)
+		if err != nil {
+			return false, err
+		}
+		if m != nil {
+			switch m.ModificationState {
+			case types.VolumeModificationStateFailed:
+				return false, contract.Refuse(contract.ModificationLimit, "EBS could not modify the volume: %s", aws.ToString(m.StatusMessage)).
+					WithNext("try again later")
+			case types.VolumeModificationStateModifying:
+				return false, nil
+			}
+		}
+		v, err := a.volume(ctx, in.Volume)
+		if err != nil || v == nil {
+			return false, err
+		}
+		f = facts(*v)
+		return fulfils(f, in), nil
+	})
+	if err != nil {
+		return f, fmt.Errorf("modify: %w", err)
+	}
+	return f, nil
+}
+
+// modification is the volume's last one, nil when there was none.
+func (a *Activities) modification(ctx context.Context, volume string) (*types.VolumeModification, error) {
+	out, err := a.api.DescribeVolumesModifications(ctx, &ec2.DescribeVolumesModificationsInput{VolumeIds: []string{volume}})
+	if code(err) == codeModificationNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var last *types.VolumeModification
+	for i, m := range out.VolumesModifications {
+		if last == nil || aws.ToTime(m.StartTime).After(aws.ToTime(last.StartTime)) {
+			last = &out.VolumesModifications[i]
+		}
+	}
+	return last, nil
+}
+
+func fulfils(f contract.VolumeFacts, in contract.ModifyVolumeInput) bool {
+	return f.SizeGiB >= in.SizeGiB && f.IOPS >= in.IOPS && f.ThroughputMiBs >= in.ThroughputMiBs
+}
+
+func leadsTo(m *types.VolumeModification, in contract.ModifyVolumeInput) bool {
+	if m == nil || m.ModificationState == types.VolumeModificationStateFailed || m.ModificationState == types.VolumeModificationStateCompleted {
+		return false
+	}
+	return int64(aws.ToInt32(m.TargetSize)) >= in.SizeGiB && aws.ToInt32(m.TargetIops) >= in.IOPS && aws.ToInt32(m.TargetThroughput) >= in.ThroughputMiBs
+}

@@ -1,0 +1,109 @@
+package ec2
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// TagVolume implements contract.TagVolume. It returns when a describe shows the
+// tags.
+func (a *Activities) TagVolume(ctx context.Context, in contract.TagVolumeInput) (struct{}, error) {
+	return struct{}{}, translate(a.tag(ctx, in), in.Disk, in.Volume)
+}
+
+func (a *Activities) tag(ctx context.Context, in contract.TagVolumeInput) error {
+	want := map[string]string{
+		contract.TagRole:       string(in.Role),
+		contract.TagGeneration: strconv.FormatUint(in.Generation, 10),
+	}
+	if !in.RetiredAt.IsZero() {
+		want[contract.TagRetiredAt] = in.RetiredAt.UTC().Format(time.RFC3339)
+	}
+	v, err := a.ours(ctx, in.Disk, in.Volume)
+	if err != nil || carries(v, want) {
+		return err
+	}
+	if _, err := a.api.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{in.Volume}, Tags: tagList(want)}); err != nil {
+		return err
+	}
+	return a.poll(ctx, "volume "+in.Volume+" carries its tags", func(ctx context.Context) (bool, error) {
+		v, err := a.volume(ctx, in.Volume)
+		return v != nil && carries(*v, want), err
+	})
+}
+
+func carries(v types.Volume, want map[string]string) bool {
+	have := tagMap(v.Tags)
+	for k, val := range want {
+		if have[k] != val {
+			return false
+		}
+	}
+	return true
+}
+
+// DeleteVolume implements contract.DeleteVolume.
+func (a *Activities) DeleteVolume(ctx context.Context, in contract.DeleteVolumeInput) (struct{}, error) {
+	return struct{}{}, translate(a.delete(ctx, in), in.Disk, in.Volume)
+}
+
+func (a *Activities) delete(ctx context.Context, in contract.DeleteVolumeInput) error {
+	exists := false
+	err := a.settled(ctx, "volume "+in.Volume+" may be deleted", func(ctx context.Context) error {
+		v, err := a.volume(ctx, in.Volume)
+		if err != nil {
+			return err
+		}
+		exists = v != nil
+		if !exists {
+			return nil
+		}
+		return deletable(*v, in)
+	})
+	if err != nil || !exists {
+		return err
+	}
+	_, err = a.api.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: &in.Volume})
+	if code(err) == codeVolumeNotFound {
+		return nil
+	}
+	if code(err) == codeVolumeInUse {
+		return contract.Refuse(contract.DiskBusy, "the volume is in use").WithNext("detach it first")
+	}
+	if err != nil {
+		return err
+	}
+	return a.poll(ctx, "volume "+in.Volume+" is deleted", func(ctx context.Context) (bool, error) {
+		v, err := a.volume(ctx, in.Volume)
+		return v == nil, err
+	})
+}
+
+// deletable refuses everything whose tags and state do not allow it.
+func deletable(v types.Volume, in contract.DeleteVolumeInput) error {
+	tags := tagMap(v.Tags)
+	role := contract.Role(tags[contract.TagRole])
+	switch {
+	case tags[contract.TagDisk] != string(in.Disk):
+		return contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk; it is kept").
+			WithNext("look at the volume's ebb: tags")
+	case !slices.Contains(in.Roles, role):
+		return contract.Refuse(contract.DiskBusy, "the volume's role is %q, only %q may be deleted; it is kept", role, in.Roles).
+			WithNext("look at the disk: ebb disk show %s", in.Disk)
+	case v.State != types.VolumeStateAvailable && v.State != types.VolumeStateError:
+		node := ""
+		if len(v.Attachments) > 0 {
+			node = " on " + aws.ToString(v.Attachments[0].InstanceId)
+		}
+		return contract.Refuse(contract.DiskBusy, "the volume is %s%s; it is kept", v.State, node).WithNext("detach it first")
+	}
+	return nil
+}
