@@ -172,8 +172,9 @@ func ioctl(control *os.File, cmd uintptr, r request, size int) (answer, error) {
 	}
 }
 
-// rawIoctl blocks the thread's signals meanwhile. The kernel drains a device interruptibly when it swaps a
-// table, older kernels then throw the loaded table away, and a Go process gets signals at any time.
+// rawIoctl blocks the thread's signals meanwhile: the kernel drains a device interruptibly when it swaps a
+// table, and a Go process gets signals at any time. Current kernels restart the swap then (dm suspend
+// returns ERESTARTSYS since 6.11 and its stable siblings); what older ones did is not worth meeting.
 func rawIoctl(control *os.File, cmd uintptr, b []byte) error {
 	conn, err := control.SyscallConn()
 	if err != nil {

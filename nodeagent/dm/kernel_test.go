@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -423,12 +424,13 @@ func TestNodeMirror(t *testing.T) {
 		written <- err
 	}()
 	b.swap("t-new", dm.ResumeFlags{NoFlush: true}, dm.ErrorTarget(0, 32*sectors))
-	ctx, cancel := context.WithTimeout(t.Context(), patient)
-	defer cancel()
-	for i.EventNr, err = eventNr(b, ctx, i.EventNr); err == nil && state().AllAlive(); {
-		i.EventNr, err = eventNr(b, ctx, i.EventNr)
+	for end := time.Now().Add(patient); state().AllAlive(); {
+		require.True(t, time.Now().Before(end))
+		require.NoError(t, b.Poll(t.Context(), patient))
 	}
+	failed, err := b.WaitEvent(t.Context(), "t-top", i.EventNr) // has been, so it does not wait
 	require.NoError(t, err)
+	require.NotEqual(t, i.EventNr, failed.EventNr)
 	require.EqualValues(t, 'A', state().Health[0])
 	require.NotEqualValues(t, 'A', state().Health[1])
 	b.swap("t-top", dm.ResumeFlags{NoFlush: true}, dm.Linear(0, 32*sectors, old.Dev, 0))
@@ -436,19 +438,19 @@ func TestNodeMirror(t *testing.T) {
 	require.NoError(t, <-written)
 }
 
-func eventNr(b *bench, ctx context.Context, last uint32) (uint32, error) {
-	i, err := b.WaitEvent(ctx, "t-top", last)
-	return i.EventNr, err
-}
-
 // Many swaps under I/O, which is slow so that each swap has something to wait for, while every thread is
 // showered with the signal that Go's scheduler sends to threads.
 func TestNodeSwapUnderLoad(t *testing.T) {
 	b := newBench(t)
-	b.host.SetFault("vol-a", node.Fault{Kind: node.FaultDelay, DelayMS: 20})
+	b.host.SetFault("vol-a", node.Fault{Kind: node.FaultDelay, DelayMS: 50})
 	defer b.host.SetFault("vol-a", node.Fault{})
 	old := b.device("t-x", dm.Linear(0, 32*sectors, b.a, 0))
-	b.device("t-top", dm.Linear(0, 32*sectors, old.Dev, 0))
+	top := b.device("t-top", dm.Linear(0, 32*sectors, old.Dev, 0))
+	inFlight := func() bool {
+		count, err := os.ReadFile("/sys/dev/block/" + top.Dev.String() + "/inflight")
+		require.NoError(t, err)
+		return strings.TrimSpace(string(count)) != "0        0"
+	}
 	var stop atomic.Bool
 	failed := make(chan error, 1)
 	go func() {
@@ -470,10 +472,13 @@ func TestNodeSwapUnderLoad(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	for n := range 30 {
-		f := dm.ResumeFlags{NoFlush: n%2 == 0}
-		b.swap("t-top", f, dm.Linear(0, 16*sectors, old.Dev, 0), dm.Linear(16*sectors, 16*sectors, old.Dev, 16*sectors))
-		b.swap("t-top", f, dm.Linear(0, 32*sectors, old.Dev, 0))
+	for n := range 16 {
+		require.Eventually(t, inFlight, patient, time.Millisecond)
+		table := []dm.Target{dm.Linear(0, 32*sectors, old.Dev, 0)}
+		if n%2 == 0 {
+			table = []dm.Target{dm.Linear(0, 16*sectors, old.Dev, 0), dm.Linear(16*sectors, 16*sectors, old.Dev, 16*sectors)}
+		}
+		b.swap("t-top", dm.ResumeFlags{NoFlush: n%4 < 2}, table...)
 	}
 	stop.Store(true)
 	<-signals
