@@ -3,7 +3,6 @@ package cmd
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +65,7 @@ func (a *app) runDiskMove(ctx context.Context, ref string, o diskMoveOptions) er
 		}
 		var until func(contract.Progress) bool
 		if joined {
-			a.streams.Say("%s is running on disk %s; it was told to go on at %s", strings.ToLower(run.Operation), d, o.node)
+			a.streams.Say("%s is running on disk %s; it was told to go on at %s", control.Verb(run.Operation), d, o.node)
 			until = func(p contract.Progress) bool { return p.Node == o.node && p.Phase != contract.PhaseRehome }
 		}
 		if o.detach {
@@ -79,7 +78,7 @@ func (a *app) runDiskMove(ctx context.Context, ref string, o diskMoveOptions) er
 			return arrived
 		})
 		if err == nil && arrived {
-			a.streams.Say("disk %s is on %s; the %s goes on: ebb watch %s", d, o.node, strings.ToLower(run.Operation), d.Ref())
+			a.streams.Say("disk %s is on %s; the %s goes on: ebb watch %s", d, o.node, control.Verb(run.Operation), d.Ref())
 			return a.runDiskShow(ctx, string(d.ID))
 		}
 		return err

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/control"
@@ -41,7 +40,7 @@ func (v diskView) backingGiB() int64 {
 func (v diskView) state() string {
 	switch {
 	case v.Operation != nil:
-		s := strings.ToLower(v.Operation.Operation)
+		s := control.Verb(v.Operation.Operation)
 		if v.Operation.Phase != "" {
 			s += ": " + string(v.Operation.Phase)
 		}

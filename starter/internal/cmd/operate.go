@@ -56,7 +56,7 @@ func (a *app) operate(ctx context.Context, c *control.Client, op control.Operati
 func (a *app) printStarted(run *control.Run) error {
 	s := started{run.Disk.ID, run.Disk.Name, run.Operation, run.WorkflowID(), run.RunID()}
 	err := a.output.Print(a.streams.Out, s, func(w io.Writer) error {
-		return ui.Fields(w, ui.Field{Name: "disk", Value: run.Disk.String()}, ui.Field{Name: "operation", Value: strings.ToLower(s.Operation)},
+		return ui.Fields(w, ui.Field{Name: "disk", Value: run.Disk.String()}, ui.Field{Name: "operation", Value: control.Verb(s.Operation)},
 			ui.Field{Name: "workflow", Value: s.WorkflowID}, ui.Field{Name: "run", Value: s.RunID})
 	})
 	a.streams.Say("watch it with: ebb watch %s", run.Disk.Ref())
@@ -87,13 +87,13 @@ func (a *app) finish(run *control.Run, result *contract.Result, err error) error
 
 func detached(run *control.Run) error {
 	return exit.New(exit.Detached, "Detached. The %s of disk %s goes on.\n  watch it:  ebb watch %s\n  cancel it: ebb cancel %s",
-		strings.ToLower(run.Operation), run.Disk, run.Disk.Ref(), run.Disk.Ref())
+		control.Verb(run.Operation), run.Disk, run.Disk.Ref(), run.Disk.Ref())
 }
 
 // state is a snapshot for the screen.
 func state(run *control.Run, s control.Snapshot) ui.State {
 	out := ui.State{
-		Title: strings.ToLower(run.Operation) + " " + run.Disk.Ref(), Phase: string(s.Phase),
+		Title: control.Verb(run.Operation) + " " + run.Disk.Ref(), Phase: string(s.Phase),
 		Step: s.Step, Steps: s.Steps, Paused: s.Paused, Note: s.Waiting,
 	}
 	if s.ToGiB > 0 && s.FromGiB > 0 && s.FromGiB != s.ToGiB {
@@ -125,7 +125,7 @@ func resultTable(w io.Writer, run *control.Run, r contract.Result) error {
 	}
 	fields := []ui.Field{
 		{Name: "disk", Value: run.Disk.String()},
-		{Name: "operation", Value: strings.ToLower(r.Operation)},
+		{Name: "operation", Value: control.Verb(r.Operation)},
 		{Name: "outcome", Value: string(r.Outcome)},
 		{Name: "backing", Value: backing},
 		{Name: "used", Value: bytesOrNone(r.UsedBytes)},

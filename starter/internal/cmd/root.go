@@ -37,13 +37,14 @@ func Main(ctx context.Context, version string, args []string, streams ui.Streams
 	a := &app{streams: streams, version: version, output: ui.TableFormat}
 	root := a.newRoot()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	a.markRunning(root)
+	ran, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exit.Done
 	}
 	var coded *exit.Error
 	if !a.running && !errors.As(err, &coded) {
-		err = exit.New(exit.Usage, "").Because(err).WithNext("ebb --help")
+		err = exit.New(exit.Usage, "").Because(err).WithNext("%s --help", ran.CommandPath())
 	}
 	if errors.Is(err, context.Canceled) && exit.CodeOf(err) != exit.Detached {
 		err = exit.New(exit.Detached, "interrupted")
@@ -93,7 +94,6 @@ bars appear on a terminal only; NO_COLOR is honored.
 	_ = pf.MarkHidden("refresh")
 	pf.BoolVar(&a.debug, "debug", false, "log the calls to Temporal on standard error")
 	root.PersistentPreRun = func(*cobra.Command, []string) {
-		a.running = true
 		a.refresh = max(a.refresh, 10*time.Millisecond)
 		a.streams.Plain = a.streams.Plain || a.noColor
 	}
@@ -103,6 +103,20 @@ bars appear on a terminal only; NO_COLOR is honored.
 		a.newPause(), a.newResume(), a.newCancel(), a.newThrottle(), a.newPreflight(), a.newVersion(), a.newDocs(),
 	)
 	return root
+}
+
+// markRunning notes, for every command, when its own work begins: all errors
+// before that are about the command line.
+func (a *app) markRunning(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			a.running = true
+			return run(c, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		a.markRunning(sub)
+	}
 }
 
 func exitHelp() string {

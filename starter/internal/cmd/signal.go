@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,7 +57,7 @@ func (a *app) signal(ctx context.Context, ref, name string, payload any, o signa
 			if o.dryRun {
 				told = "would be told to "
 			}
-			_, err := fmt.Fprintf(w, "%s of disk %s %s%s\n", ui.Clean(strings.ToLower(s.Operation)), ui.Clean(running.Disk.String()), told, what(name, payload))
+			_, err := fmt.Fprintf(w, "%s of disk %s %s%s\n", ui.Clean(control.Verb(s.Operation)), ui.Clean(running.Disk.String()), told, what(name, payload))
 			return err
 		})
 	})

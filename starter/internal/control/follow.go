@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -74,7 +73,7 @@ func resultError(run *Run, r contract.Result) error {
 		}
 		return exit.Refusal(r.Refusal)
 	case contract.Cancelled:
-		return exit.New(exit.Cancelled, "%s of disk %s was cancelled; the disk is as it was", strings.ToLower(run.Operation), run.Disk)
+		return exit.New(exit.Cancelled, "%s of disk %s was cancelled; the disk is as it was", Verb(run.Operation), run.Disk)
 	}
 	return nil
 }
@@ -84,7 +83,7 @@ func (c *Client) endError(run *Run, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	what := strings.ToLower(run.Operation) + " of disk " + run.Disk.String()
+	what := Verb(run.Operation) + " of disk " + run.Disk.String()
 	if r, ok := contract.AsRefusal(err); ok {
 		return exit.Refusal(r)
 	}

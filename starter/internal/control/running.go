@@ -30,7 +30,7 @@ type Running struct {
 
 // String is the sentence that names it.
 func (r Running) String() string {
-	s := fmt.Sprintf("%s is running on disk %s since %s", strings.ToLower(r.Operation), r.Disk, r.Since.Local().Format(time.DateTime))
+	s := fmt.Sprintf("%s is running on disk %s since %s", Verb(r.Operation), r.Disk, r.Since.Local().Format(time.DateTime))
 	if r.Phase != "" {
 		s += ", in phase " + string(r.Phase)
 	}
@@ -56,7 +56,7 @@ func (c *Client) Running(ctx context.Context, d Disk) (Running, error) {
 	info := desc.GetWorkflowExecutionInfo()
 	if info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 		return Running{}, exit.New(exit.NotFound, "no operation runs on disk %s; the last one, %s, ended %s (%s)",
-			d, strings.ToLower(info.GetType().GetName()), info.GetCloseTime().AsTime().Local().Format(time.DateTime),
+			d, Verb(info.GetType().GetName()), info.GetCloseTime().AsTime().Local().Format(time.DateTime),
 			strings.ToLower(info.GetStatus().String()))
 	}
 	r := c.running(info)

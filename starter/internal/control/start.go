@@ -33,6 +33,19 @@ type Operation struct {
 	Input    any
 }
 
+// Verb is what a person calls a workflow type: the command that starts it.
+func Verb(workflow string) string {
+	switch workflow {
+	case contract.CreateDiskWorkflow:
+		return "create"
+	case contract.DeleteDiskWorkflow:
+		return "delete"
+	case contract.RehomeWorkflow:
+		return "move"
+	}
+	return strings.ToLower(workflow)
+}
+
 // Run is a workflow run that can be followed.
 type Run struct {
 	Disk      Disk
