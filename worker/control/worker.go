@@ -1,0 +1,156 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/interceptor"
+	sdklog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/heartbeat"
+)
+
+const (
+	heartbeatEvery = 5 * time.Second
+	retryMin       = 200 * time.Millisecond
+	retryMax       = 5 * time.Second
+	callTimeout    = 5 * time.Second
+	stopGrace      = 15 * time.Second
+	// maxActivities is far above what is in flight: waiting for EC2 costs a
+	// goroutine.
+	maxActivities = 500
+)
+
+// Options of a Worker. Register is required.
+type Options struct {
+	// Register binds workflows and activities; it is called for every
+	// connection anew.
+	Register func(worker.Registry)
+	Listen   string // address of the HTTP server; empty: none
+	Version  string
+	Log      *slog.Logger
+}
+
+// Worker serves ebb-control.
+type Worker struct {
+	client    client.Client
+	namespace string
+	o         Options
+	state     *state
+	metrics   *metrics
+}
+
+// New makes a worker; Run starts it.
+func New(c Connection, o Options) *Worker {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	m := newMetrics(o.Version)
+	return &Worker{client: c.Client, namespace: c.Namespace, o: o, metrics: m, state: newState(m.ready)}
+}
+
+// Connection is a Temporal client and the namespace it works in.
+type Connection struct {
+	Client    client.Client
+	Namespace string
+}
+
+// Dial makes a Temporal client. The connection is made at first use, so it
+// succeeds while Temporal is away; only bad settings fail. They come from the
+// environment (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY,
+// TEMPORAL_TLS*, TEMPORAL_PROFILE, ...) or Temporal's configuration file.
+func Dial(log *slog.Logger) (Connection, error) {
+	o, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return Connection{}, fmt.Errorf("temporal settings: %w", err)
+	}
+	o.Logger = sdklog.NewStructuredLogger(log.With("component", "temporal"))
+	reconnect := backoff.DefaultConfig
+	reconnect.BaseDelay, reconnect.MaxDelay = retryMin, retryMax
+	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions,
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: callTimeout}))
+	c, err := client.NewLazyClient(o)
+	if err != nil {
+		return Connection{}, fmt.Errorf("temporal client: %w", err)
+	}
+	if o.Namespace == "" {
+		o.Namespace = client.DefaultNamespace
+	}
+	return Connection{Client: c, Namespace: o.Namespace}, nil
+}
+
+// Run serves until ctx is done. It waits for Temporal as long as it takes, and
+// starts a new worker when one died. It returns an error only when its address
+// cannot be listened on.
+func (w *Worker) Run(ctx context.Context) error {
+	if w.o.Listen != "" {
+		stop, err := listen(ctx, w.o.Listen, w.state.handler(w.metrics), w.o.Log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	defer w.client.Close()
+	wait := retryMin
+	for ctx.Err() == nil {
+		err := w.serve(ctx, func() { wait = retryMin })
+		if ctx.Err() != nil {
+			break
+		}
+		w.state.set(err.Error())
+		w.o.Log.Warn("the control queue is not served, trying again", "error", err, "wait", wait)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, retryMax)
+	}
+	w.state.set("stopping")
+	return nil
+}
+
+func (w *Worker) serve(ctx context.Context, started func()) error {
+	if err := w.prepare(ctx); err != nil {
+		return err
+	}
+	fatal := make(chan error, 1)
+	tw := worker.New(w.client, contract.ControlQueue, worker.Options{
+		MaxConcurrentActivityExecutionSize: maxActivities,
+		WorkerStopTimeout:                  stopGrace,
+		MaxHeartbeatThrottleInterval:       heartbeatEvery,
+		DefaultHeartbeatThrottleInterval:   heartbeatEvery,
+		Interceptors: []interceptor.WorkerInterceptor{
+			&heartbeat.Interceptor{Every: heartbeatEvery},
+			&counter{metrics: w.metrics},
+		},
+		OnFatalError: func(err error) {
+			select {
+			case fatal <- err:
+			default:
+			}
+		},
+	})
+	w.o.Register(tw)
+	if err := tw.Start(); err != nil {
+		return fmt.Errorf("start the worker: %w", err)
+	}
+	defer tw.Stop()
+	started()
+	w.state.set("")
+	w.o.Log.Info("serving", "queue", contract.ControlQueue)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-fatal:
+		return errors.Join(errors.New("the worker died"), err)
+	}
+}
