@@ -75,6 +75,8 @@ func TestStories(t *testing.T) {
 
 	t.Run("by hand", func(t *testing.T) { byHand(t, address, filepath.Dir(temporalBinary(t))) })
 
+	t.Run("Temporal goes away", func(t *testing.T) { temporalGoesAway(t, address) })
+
 	// A group, so that the server outlives the parallel scripts.
 	t.Run("group", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{

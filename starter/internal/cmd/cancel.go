@@ -26,9 +26,10 @@ done instead.
 
 Returns as soon as the operation has been told; with --wait when it has ended
 (exit code 0 when it was cancelled).`,
-		Example: "  ebb cancel data-1 --wait",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runCancel(c.Context(), args[0], o) },
+		Example:           "  ebb cancel data-1 --wait",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runCancel(c.Context(), args[0], o) },
 	}
 	c.Flags().BoolVar(&o.wait, "wait", false, "wait until the operation has ended")
 	o.bind(c)

@@ -30,9 +30,10 @@ func (a *app) newDiskDelete() *cobra.Command {
 		Long: `Take a disk down and delete its volumes. A last snapshot is kept unless
 --no-snapshot says otherwise. On a terminal the disk's name must be typed to
 confirm; anywhere else --yes is required.`,
-		Example: "  ebb disk delete data-1\n  ebb disk delete data-1 --yes --no-snapshot",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runDiskDelete(c.Context(), args[0], o) },
+		Example:           "  ebb disk delete data-1\n  ebb disk delete data-1 --yes --no-snapshot",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runDiskDelete(c.Context(), args[0], o) },
 	}
 	c.Flags().BoolVar(&o.noSnapshot, "no-snapshot", false, "keep no last snapshot: the data is gone for good")
 	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")

@@ -28,9 +28,10 @@ go of it.
 
 When an operation runs on the disk, it is told to go on at the new node: no need
 to cancel it first.`,
-		Example: "  ebb disk move data-1 --node i-0fedcba9876543210\n  ebb disk move data-1 --node i-0fedcba9876543210 --dead",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runDiskMove(c.Context(), args[0], o) },
+		Example:           "  ebb disk move data-1 --node i-0fedcba9876543210\n  ebb disk move data-1 --node i-0fedcba9876543210 --dead",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runDiskMove(c.Context(), args[0], o) },
 	}
 	f := c.Flags()
 	f.StringVar(&o.node, "node", "", "EC2 instance id of the new node")

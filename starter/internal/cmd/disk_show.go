@@ -17,11 +17,12 @@ import (
 
 func (a *app) newDiskShow() *cobra.Command {
 	return &cobra.Command{
-		Use:     "show DISK",
-		Short:   "Show a disk, its volumes and what runs on it",
-		Example: "  ebb disk show data-1\n  ebb disk show d-0123 -o yaml",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runDiskShow(c.Context(), args[0]) },
+		Use:               "show DISK",
+		Short:             "Show a disk, its volumes and what runs on it",
+		Example:           "  ebb disk show data-1\n  ebb disk show d-0123 -o yaml",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runDiskShow(c.Context(), args[0]) },
 	}
 }
 

@@ -24,9 +24,10 @@ func (a *app) newExpand() *cobra.Command {
 		Short: "Raise a disk's own size and its filesystem",
 		Long: `Raise the size applications see, filesystem included, online. This costs nothing
 by itself: the backing follows the data. A disk's own size never goes down.`,
-		Example: "  ebb expand data-1 --size 128GiB",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runExpand(c.Context(), args[0], o) },
+		Example:           "  ebb expand data-1 --size 128GiB",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runExpand(c.Context(), args[0], o) },
 	}
 	c.Flags().Var(&o.size, "size", "the disk's new size")
 	o.bind(c)

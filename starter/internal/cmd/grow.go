@@ -24,9 +24,10 @@ func (a *app) newGrow() *cobra.Command {
 		Long: `Make the backing of a disk larger, online. Disks grow by themselves when they
 fill; this is for making room ahead of time. The disk's own size does not change
 (see ebb expand).`,
-		Example: "  ebb grow data-1\n  ebb grow data-1 --to 32GiB --dry-run",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runGrow(c.Context(), args[0], o) },
+		Example:           "  ebb grow data-1\n  ebb grow data-1 --to 32GiB --dry-run",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runGrow(c.Context(), args[0], o) },
 	}
 	c.Flags().Var(&o.to, "to", "new size of the backing, in whole GiB (default: as the usage asks for)")
 	c.Flags().StringVar(&o.reason, "reason", "", "a word for the record")

@@ -165,3 +165,23 @@ func diskArg(c *cobra.Command, args []string) error {
 	}
 	return nil
 }
+
+// completeDisk offers the names (or ids) of disks to the shell. It is quiet when
+// Temporal is slow or away.
+func (a *app) completeDisk(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), 3*time.Second)
+	defer cancel()
+	var out []cobra.Completion
+	_ = a.withClient(ctx, func(cl *control.Client) error {
+		reports, err := cl.Inspect(ctx, contract.InspectInput{FactsOnly: true})
+		for _, r := range reports {
+			d := control.Disk{ID: r.Facts.Disk, Name: r.Facts.Name}
+			out = append(out, cobra.CompletionWithDesc(d.Ref(), string(d.ID)))
+		}
+		return err
+	})
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

@@ -15,9 +15,10 @@ func (a *app) newPause() *cobra.Command {
 		Short: "Hold the operation that runs on a disk",
 		Long: `Hold the operation that runs on a disk: a copy slows down to a trickle and no
 further step begins, until ebb resume. The application is not affected.`,
-		Example: "  ebb pause data-1",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runPause(c, args[0], o) },
+		Example:           "  ebb pause data-1",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runPause(c, args[0], o) },
 	}
 	o.bind(c)
 	return c

@@ -11,11 +11,12 @@ type resumeOptions struct{ signalOptions }
 func (a *app) newResume() *cobra.Command {
 	var o resumeOptions
 	c := &cobra.Command{
-		Use:     "resume DISK",
-		Short:   "Let a paused operation go on",
-		Example: "  ebb resume data-1",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runResume(c, args[0], o) },
+		Use:               "resume DISK",
+		Short:             "Let a paused operation go on",
+		Example:           "  ebb resume data-1",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runResume(c, args[0], o) },
 	}
 	o.bind(c)
 	return c

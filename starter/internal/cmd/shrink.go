@@ -37,8 +37,9 @@ more than its size; what is not given is never less than before.`,
 		Example: `  ebb shrink data-1 --dry-run
   ebb shrink data-1 --to 8GiB --throttle 200MiB/s
   ebb shrink data-1 --detach -o json`,
-		Args: diskArg,
-		RunE: func(c *cobra.Command, args []string) error { return a.runShrink(c.Context(), args[0], o) },
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runShrink(c.Context(), args[0], o) },
 	}
 	f := c.Flags()
 	f.Var(&o.to, "to", "new size of the backing, in whole GiB (default: what is used, plus headroom)")

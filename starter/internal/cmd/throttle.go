@@ -22,7 +22,8 @@ func (a *app) newThrottle() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error { return a.runThrottle(c, args[0], args[1], o) },
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runThrottle(c, args[0], args[1], o) },
 	}
 	o.bind(c)
 	return c

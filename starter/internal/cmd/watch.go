@@ -20,9 +20,10 @@ tenth of it; with -o json (or yaml) one value per line (document) for every
 change, the last one being the result. Ctrl-C stops watching, not the operation.
 
 The exit code is that of the operation, as if it had been started here.`,
-		Example: "  ebb watch data-1\n  ebb watch data-1 -o json | jq -r .phase",
-		Args:    diskArg,
-		RunE:    func(c *cobra.Command, args []string) error { return a.runWatch(c.Context(), args[0]) },
+		Example:           "  ebb watch data-1\n  ebb watch data-1 -o json | jq -r .phase",
+		Args:              diskArg,
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runWatch(c.Context(), args[0]) },
 	}
 }
 

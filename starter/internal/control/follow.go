@@ -7,12 +7,21 @@ import (
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
 )
+
+// giveUp is how long Temporal may be away while an operation is followed.
+const giveUp = 10 * time.Minute
+
+// errNotRunning says that a snapshot came too late.
+var errNotRunning = errors.New("the operation is not running any more")
 
 // Snapshot is a running operation at a moment: its own account of itself and
 // the heartbeat of the activity under way.
@@ -37,22 +46,33 @@ func (c *Client) Follow(ctx context.Context, run *Run, every time.Duration, show
 	ended := make(chan ending, 1)
 	go func() { // ends with ctx at the latest
 		var e ending
-		e.err = run.run.Get(ctx, &e.result)
+		e.err = c.await(ctx, run, &e.result)
 		ended <- e
 	}()
 
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	last := Snapshot{Progress: contract.Progress{Disk: run.Disk.ID, Operation: run.Operation}}
 	for {
 		s, err := c.snapshot(ctx, run)
-		if err == nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil || errors.Is(err, errNotRunning): // the end is under way
+		case err != nil:
+			last.Trouble = "Temporal does not answer; the operation goes on all the same"
+			show(last)
+		default:
 			show(s)
+			last = s
+			last.Copy = nil
 			if until != nil && until(s.Progress) {
 				return nil, nil
 			}
 		}
 		select {
 		case e := <-ended:
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
 			if e.err != nil {
 				return nil, c.endError(run, e.err)
 			}
@@ -62,6 +82,51 @@ func (c *Client) Follow(ctx context.Context, run *Run, every time.Duration, show
 		case <-tick.C:
 		}
 	}
+}
+
+// await waits for a run's result. Temporal may be away meanwhile: the
+// operation does not mind, so neither does who follows it, for giveUp.
+func (c *Client) await(ctx context.Context, run *Run, out *contract.Result) error {
+	var away time.Time
+	for {
+		err := run.run.Get(ctx, out)
+		if err == nil || ctx.Err() != nil || !transient(err) {
+			return err
+		}
+		if away.IsZero() {
+			away = time.Now()
+		} else if time.Since(away) > giveUp {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+		if c.alive(ctx) {
+			away = time.Time{}
+		}
+	}
+}
+
+// alive says whether Temporal answers.
+func (c *Client) alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := c.temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
+	return err == nil
+}
+
+// transient errors say nothing about the workflow.
+func transient(err error) bool {
+	var (
+		unavailable *serviceerror.Unavailable
+		deadline    *serviceerror.DeadlineExceeded
+		exhausted   *serviceerror.ResourceExhausted
+		cancelled   *serviceerror.Canceled
+	)
+	return errors.As(err, &unavailable) || errors.As(err, &deadline) || errors.As(err, &exhausted) ||
+		errors.As(err, &cancelled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // resultError is nil for an operation that did, or planned, what it should.
@@ -116,15 +181,12 @@ func (c *Client) snapshot(ctx context.Context, run *Run) (Snapshot, error) {
 	s := Snapshot{Progress: contract.Progress{Disk: run.Disk.ID, Operation: run.Operation}}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	desc, err := c.temporal.DescribeWorkflowExecution(call, run.WorkflowID(), run.RunID())
+	desc, err := c.describe(call, run)
 	if err != nil {
 		return s, err
 	}
 	info := desc.GetWorkflowExecutionInfo()
-	if info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
-		return s, errors.New("not running")
-	}
-	p, err := c.progress(ctx, run.RunID(), run.Disk.ID)
+	p, err := c.progress(ctx, info.GetExecution().GetRunId(), run.Disk.ID)
 	if err == nil {
 		s.Progress = p
 	} else {
@@ -139,6 +201,23 @@ func (c *Client) snapshot(ctx context.Context, run *Run) (Snapshot, error) {
 		c.addActivity(&s, a)
 	}
 	return s, nil
+}
+
+// describe finds the run, or the one it continued as; errNotRunning when that
+// has ended.
+func (c *Client) describe(ctx context.Context, run *Run) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	for runID := run.RunID(); ; runID = "" {
+		desc, err := c.temporal.DescribeWorkflowExecution(ctx, run.WorkflowID(), runID)
+		if err != nil {
+			return nil, err
+		}
+		switch status := desc.GetWorkflowExecutionInfo().GetStatus(); {
+		case status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
+			return desc, nil
+		case runID == "" || status != enumspb.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW:
+			return nil, errNotRunning
+		}
+	}
 }
 
 // addActivity takes the heartbeat and the troubles of a pending activity.

@@ -91,8 +91,8 @@ func (c *Client) ask(ctx context.Context, workflow string, in, out any) error {
 	for {
 		select {
 		case err := <-result:
-			if errors.Is(err, context.Canceled) {
-				return err
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err()
 			}
 			return c.callError(strings.ToLower(workflow), err)
 		case <-check.C:

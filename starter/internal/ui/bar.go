@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func tenth(s State) int {
 	if s.Total == 0 {
 		return -1
 	}
-	return int(s.Fraction() * 10)
+	return int(math.Round(s.Fraction()*100)) / 10 // as the percentage is shown
 }
 
 func phaseText(s State) string {
