@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,9 @@ import (
 // GuestEnv names the environment variable that points to a guest program built beforehand, for machines
 // without the Go toolchain.
 const GuestEnv = "EBB_NODE_GUEST"
+
+// keepGuests is longer than any node lives.
+const keepGuests = 7 * 24 * time.Hour
 
 // BuildGuest builds the program that runs inside nodes, if what is cached is not up to date, and returns
 // its path, which names its content. It may be called by several processes at once.
@@ -40,7 +44,7 @@ func BuildGuest(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("build guest: lock: %w", err)
 	}
 	built := filepath.Join(dir, "guest")
-	if err := goTool(ctx, "build", "-trimpath", "-o", built, "github.com/ebb-storage/ebb/tests/node/guest"); err != nil {
+	if err := goTool(ctx, "build", "-trimpath", "-buildvcs=false", "-o", built, "github.com/ebb-storage/ebb/tests/node/guest"); err != nil {
 		return "", fmt.Errorf("build guest: %w", err)
 	}
 	b, err := os.ReadFile(built)
@@ -52,6 +56,7 @@ func BuildGuest(ctx context.Context) (string, error) {
 	if _, err := os.Stat(named); err == nil {
 		return named, nil
 	}
+	prune(built)
 	if err := os.WriteFile(named+".new", b, 0o755); err != nil {
 		return "", fmt.Errorf("build guest: %w", err)
 	}
@@ -59,6 +64,16 @@ func BuildGuest(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("build guest: %w", err)
 	}
 	return named, nil
+}
+
+// prune removes programs that were built long ago.
+func prune(built string) {
+	old, _ := filepath.Glob(built + "-*")
+	for _, f := range old {
+		if s, err := os.Stat(f); err == nil && time.Since(s.ModTime()) > keepGuests {
+			_ = os.Remove(f)
+		}
+	}
 }
 
 // goTool runs the go command for a static binary, in the module of the working directory.

@@ -64,7 +64,7 @@ func (k *link) close() {
 		_ = k.listener.Close()
 		k.mu.Lock()
 		for n := range k.lines {
-			_ = n.Conn.Close()
+			_ = n.Close()
 		}
 		k.mu.Unlock()
 	})
@@ -123,7 +123,7 @@ func (k *link) watch(n *line) {
 
 // drop closes a connection. It is safe to repeat.
 func (k *link) drop(n *line) {
-	_ = n.Conn.Close()
+	_ = n.Close()
 	k.mu.Lock()
 	delete(k.lines, n)
 	k.mu.Unlock()

@@ -18,10 +18,13 @@ func TestLoop(t *testing.T) {
 	if err := node.Available(node.KindUML); err != nil || nodetest.Inside() {
 		t.Skip("needs a UML node: ", err)
 	}
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
 	n := nodetest.Boot(t, node.Options{Kind: node.KindUML, ID: "i-host", MemoryMiB: 768})
 	nodetest.AttachVolume(t, n, "vol-scratch", 4<<30) // loop over the host's filesystem never sees a file grow
 	sh(t, n, "mkdir /run/scratch && mkfs.ext4 -q "+node.VolumePath("vol-scratch")+" && mount "+node.VolumePath("vol-scratch")+" /run/scratch")
-	nodetest.Run(t, n, "^(TestExec|TestVolumeSurvivesPowerCut|TestStart|TestShutdownWritesBack|TestResizeUnderAMount|TestFaults|TestSlots|TestStackIsDemolished)$",
+	nodetest.Run(t, n, "^(TestExec|TestVolumeSurvivesPowerCut|TestStart|TestShutdownWritesBack|TestResizeUnderAMount|TestFaults|TestSlots|TestPause|TestTwoNodes|TestStackIsDemolished)$",
 		node.KindEnv+"=loop", "TMPDIR=/run/scratch")
 	require.Equal(t, "ebsvol-vol-scratch", sh(t, n, "dmsetup ls | cut -f1 | grep -v ebs-error"), "nothing is left")
 	require.Empty(t, sh(t, n, "losetup -a"))

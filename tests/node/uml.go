@@ -23,6 +23,7 @@ import (
 
 const (
 	umlHostAddress = "10.0.2.2" // slirp's name for the host's loopback
+	buildTimeout   = 5 * time.Minute
 	killTimeout    = 20 * time.Second
 	consoleTail    = 2000 // bytes of the console shown in errors
 	maxSocketPath  = 90   // of 108 in the kernel's sockaddr_un
@@ -40,7 +41,8 @@ type uml struct {
 	calls   atomic.Int64 // management console calls, for socket names
 	volumes volumes
 
-	power sync.Mutex // held by Boot, PowerCut and Shutdown
+	power sync.Mutex // held by Boot, PowerCut and Shutdown; guards guest
+	guest string     // the program that runs inside; "" before the first boot
 	mu    sync.Mutex // guards m
 	m     *machine   // the present boot; nil when off
 }
@@ -101,10 +103,19 @@ func (u *uml) Boot(ctx context.Context) error {
 	if err := u.off(); err != nil { // of a kernel that died by itself
 		return err
 	}
+	if u.guest == "" {
+		build, cancel := context.WithTimeout(ctx, buildTimeout)
+		guest, err := BuildGuest(build)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("boot %s: %w", u.o.ID, err)
+		}
+		u.guest = guest
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, u.o.BootTimeout, fmt.Errorf("no answer within %s", u.o.BootTimeout))
 	defer cancel()
 	begin := time.Now()
-	m, err := u.spawn(ctx)
+	m, err := u.spawn()
 	if err != nil {
 		return fmt.Errorf("boot %s: %w", u.o.ID, err)
 	}
@@ -130,11 +141,7 @@ func (u *uml) Boot(ctx context.Context) error {
 }
 
 // spawn starts the kernel.
-func (u *uml) spawn(ctx context.Context) (*machine, error) {
-	guest, err := BuildGuest(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (u *uml) spawn() (*machine, error) {
 	l, err := newLink()
 	if err != nil {
 		return nil, err
@@ -165,8 +172,8 @@ func (u *uml) spawn(ctx context.Context) (*machine, error) {
 	}
 	_, _ = fmt.Fprintf(console, "=== %s boots %s\n", time.Now().UTC().Format(time.RFC3339), u.o.ID)
 	// One CPU; the console goes to the log; a kernel that panics ends.
-	cmd := exec.Command(guest, "supervise", umlBinary(),
-		"rootfstype=hostfs", "rootflags=/", "rw", fmt.Sprintf("mem=%dM", u.o.MemoryMiB), "init="+guest,
+	cmd := exec.Command(u.guest, "supervise", umlBinary(),
+		"rootfstype=hostfs", "rootflags=/", "rw", fmt.Sprintf("mem=%dM", u.o.MemoryMiB), "init="+u.guest,
 		"con=null", "con0=fd:0,fd:1", "uml_dir="+m.runDir, "umid=node", "ubda="+first, "panic=1", "noreboot",
 		"eth0=slirp,,"+slirpBinary(), wire.ConfigEnv+"="+config)
 	cmd.Env = append(os.Environ(), "TMPDIR="+memoryDir(m.runDir, u.o.MemoryMiB))
@@ -206,9 +213,13 @@ func (u *uml) writeConfig(path string, l *link) error {
 			}
 		}
 	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "/"
+	}
 	b, err := json.Marshal(wire.Config{
 		NodeID: u.o.ID, HostAddress: umlHostAddress, Port: l.port(), Token: l.token,
-		Modules: append(append([]string{}, umlModules...), u.o.Modules...), Tmpfs: tmpfs, Share: share, Env: u.o.Env,
+		Modules: append(append([]string{}, umlModules...), u.o.Modules...), Tmpfs: tmpfs, Share: share, Env: append([]string{"HOME=" + home}, u.o.Env...),
 		OrphanSeconds: int(u.o.OrphanTimeout.Seconds()),
 	})
 	if err != nil {
@@ -222,6 +233,12 @@ func (u *uml) makeRunDir() (string, error) {
 	parent := u.o.Dir
 	if len(parent) > maxSocketPath-len("/run-0123456789/node/mconsole") {
 		parent = ""
+	}
+	if parent != "" { // what a killed owner has left
+		left, _ := filepath.Glob(filepath.Join(parent, "run-*"))
+		for _, d := range left {
+			_ = os.RemoveAll(d)
+		}
 	}
 	dir, err := os.MkdirTemp(parent, "run-")
 	if err != nil {

@@ -170,7 +170,7 @@ func (v *volumes) plugDisk(ctx context.Context, m *machine, a *attachment) error
 		if !v.node.o.Discard {
 			flags += "t"
 		}
-		_, err = m.console.do(ctx, "config ubd"+string(slot)+flags+"="+name)
+		err = m.console.do(ctx, "config ubd"+string(slot)+flags+"="+name)
 		if err != nil && strings.Contains(err.Error(), errConfigured) { // left by a try that failed
 			continue
 		}
@@ -186,7 +186,7 @@ func (v *volumes) plugDisk(ctx context.Context, m *machine, a *attachment) error
 // unplugDisk takes a disk out of the kernel. The kernel lets go of it a moment after its last user did.
 func (v *volumes) unplugDisk(ctx context.Context, m *machine, id string, slot byte) error {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		_, err := m.console.do(ctx, "remove ubd"+string(slot))
+		err := m.console.do(ctx, "remove ubd"+string(slot))
 		if err == nil || !m.alive() {
 			return nil
 		}
@@ -203,7 +203,7 @@ func (v *volumes) plugAll(ctx context.Context, m *machine) error {
 	}
 	defer v.busy.unlock()
 	// The first disk is there only because the kernel would take a file "root_fs" for it otherwise.
-	if _, err := m.console.do(ctx, "remove ubda"); err != nil {
+	if err := m.console.do(ctx, "remove ubda"); err != nil {
 		return err
 	}
 	for _, a := range v.list {
@@ -313,14 +313,14 @@ func (v *volumes) change(ctx context.Context, a *attachment, edit func(*attachme
 
 // Pause implements Node.
 func (u *uml) Pause(ctx context.Context) (resume func(), err error) {
-	m, err := u.machine()
-	if err != nil {
+	m, off := u.machine()
+	if off != nil {
 		return func() {}, nil // nothing writes
 	}
 	if err := u.volumes.busy.lock(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := m.console.do(ctx, "stop"); err != nil {
+	if err := m.console.do(ctx, "stop"); err != nil {
 		u.volumes.busy.unlock()
 		return nil, fmt.Errorf("pause %s: %w", u.o.ID, err)
 	}
@@ -328,7 +328,7 @@ func (u *uml) Pause(ctx context.Context) (resume func(), err error) {
 		defer u.volumes.busy.unlock()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 		defer cancel()
-		if _, err := m.console.do(ctx, "go"); err != nil && m.alive() {
+		if err := m.console.do(ctx, "go"); err != nil && m.alive() {
 			u.o.Logger.Error("node does not go on after a pause", "error", err)
 		}
 	}), nil

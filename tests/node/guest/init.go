@@ -67,7 +67,7 @@ func readConfig() (wire.Config, error) {
 func environment(c wire.Config) []string {
 	return append([]string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root", "LANG=C.UTF-8",
+		"LANG=C.UTF-8",
 		"DM_DISABLE_UDEV=1", // there is no udev: dmsetup makes the nodes itself
 		"EBB_IN_NODE=1", "EBB_NODE_ID=" + c.NodeID, "EBB_HOST_ADDRESS=" + c.HostAddress,
 	}, c.Env...)
