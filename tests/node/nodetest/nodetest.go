@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,7 +94,8 @@ func Shell(t testing.TB, n node.Node, script string) string {
 }
 
 // Run runs those tests of the calling package that match a regular expression inside a node, and reports
-// each of them as a subtest. It fails when none matches. env is added to their environment.
+// each of them as a subtest when all have ended; until then their output grows in tests.log of the node's
+// directory. It fails when none matches. env is added to their environment.
 func Run(t *testing.T, n node.Node, run string, env ...string) {
 	t.Helper()
 	dir, err := os.Getwd()
@@ -114,7 +116,11 @@ func Run(t *testing.T, n node.Node, run string, env ...string) {
 		r.Args = append(r.Args, fmt.Sprintf("-test.timeout=%s", time.Until(deadline)*9/10))
 	}
 	var out bytes.Buffer
-	r.Stdout, r.Stderr = &out, &out
+	live, err := os.Create(filepath.Join(n.Dir(), "tests.log")) // to be watched meanwhile
+	require.NoError(t, err)
+	defer func() { _ = live.Close() }()
+	both := io.MultiWriter(&out, live)
+	r.Stdout, r.Stderr = both, both
 	code, err := node.RunTestBinary(t.Context(), n, binary, r)
 	ran := report(t, out.String())
 	require.NoError(t, err, "%s", &out)
