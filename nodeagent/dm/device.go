@@ -211,7 +211,7 @@ func (c *Client) List() ([]Info, error) {
 	kept := list[:0]
 	for n, i := range list {
 		if !known[n] { // an older kernel
-			full, err := c.Info(i.Name)
+			full, err := c.InfoByDev(i.Dev) // not by name: others may use names that are refused here
 			if errors.Is(err, ErrNotFound) {
 				continue // removed meanwhile
 			}

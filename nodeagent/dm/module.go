@@ -117,11 +117,13 @@ func loadModule(ctx context.Context, name string) error {
 	defer cancel()
 	var reasons []error
 	if path, err := exec.LookPath("modprobe"); err == nil {
-		out, err := exec.CommandContext(ctx, path, "-q", name).CombinedOutput()
+		cmd := exec.CommandContext(ctx, path, "-q", name)
+		cmd.WaitDelay = time.Second
+		out, err := cmd.CombinedOutput()
 		if err == nil {
 			return nil
 		}
-		reasons = append(reasons, fmt.Errorf("modprobe: %w %s", err, strings.TrimSpace(string(out))))
+		reasons = append(reasons, fmt.Errorf("modprobe: %w %q", err, strings.TrimSpace(string(out))))
 	}
 	files, err := moduleFiles(name)
 	if err != nil {

@@ -119,7 +119,7 @@ func (u union) scan(ctx context.Context) (all []found, mute []error, err error) 
 				all = append(all, found{c, s.probe})
 			case errors.Is(err, os.ErrPermission):
 				return nil, nil, fmt.Errorf("scan volumes: %w", err)
-			case !errors.Is(err, errForeign) && !errors.Is(err, ErrNotAttached):
+			case !errors.Is(err, errForeign):
 				mute = append(mute, err)
 			}
 		}
