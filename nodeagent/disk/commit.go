@@ -378,6 +378,11 @@ func (m *Manager) dropIfFailed(ctx context.Context, d contract.DiskID, h *handle
 		return errors.Join(err, e)
 	}
 	h.failure[n.head.Move] = r
+	kind := EventMoveFailed
+	if r.Code == contract.VolumeFailing {
+		kind = EventReadError
+	}
+	h.untold = append(h.untold, Event{Disk: d, Kind: kind, Message: r.Error()})
 	if err := m.takeDown(n.head); err != nil {
 		m.Logger.Warn("take failed leg down", "disk", d, "error", err)
 	}

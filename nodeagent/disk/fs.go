@@ -133,8 +133,8 @@ func (m mount) trim(ctx context.Context, size int64) (int64, error) {
 			return sum, err
 		}
 		r := struct{ start, length, minimum uint64 }{uint64(at), trimStep, 0}
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fitrim, uintptr(unsafe.Pointer(&r))); e == unix.EOPNOTSUPP {
-			return sum, nil
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fitrim, uintptr(unsafe.Pointer(&r))); e == unix.EOPNOTSUPP || e == unix.EINVAL && at > 0 {
+			return sum, nil // no discard below, or past the filesystem's last block
 		} else if e != 0 {
 			return sum, fmt.Errorf("trim %s: %w", m.path, e)
 		}

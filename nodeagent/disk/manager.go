@@ -41,9 +41,10 @@ type Manager struct {
 // is needed after a restart.
 type handle struct {
 	mu       sync.Mutex
-	view     *view // as last read; nil: not assembled here
-	failure  map[string]*contract.Refusal
-	pauses   map[string][]float64 // by move: swap pauses in milliseconds
+	view     *view                        // as last read; nil: not assembled here
+	failure  map[string]*contract.Refusal // by move: why it was dropped
+	untold   []Event                      // failures that Watch has not reported yet
+	pauses   map[string][]float64         // by move: swap pauses in milliseconds
 	rate     rate
 	hour     hourly
 	pressure time.Time

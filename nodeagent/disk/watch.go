@@ -54,22 +54,10 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 		}
 		h.view = v
 	}
-	failed := func(move string) bool { return h.failure[move] != nil }
-	var move string
-	if n := h.view.incoming; n != nil {
-		move = n.head.Move
-	}
-	before := failed(move)
 	if err := m.dropIfFailed(ctx, d, h); err != nil {
 		m.Logger.Error("drop a failed leg", "disk", d, "error", err)
 	}
-	if !before && failed(move) {
-		kind := EventMoveFailed
-		if h.failure[move].Code == contract.VolumeFailing {
-			kind = EventReadError
-		}
-		events = append(events, Event{Disk: d, Kind: kind, Message: h.failure[move].Error()})
-	}
+	events, h.untold = h.untold, nil
 	backings := []*backing{h.view.active}
 	if n := h.view.incoming; n != nil && h.view.moving() {
 		backings = append(backings, n)
