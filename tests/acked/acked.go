@@ -309,3 +309,15 @@ func lines(journal string, fn func(op byte, i uint64, n int, sum uint32)) error 
 		fn(op, i, n, sum)
 	}
 }
+
+// Contents gives the bytes of every acknowledged file, by name, for tests that
+// read single files back themselves.
+func Contents(journal string) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	err := eachAcked(journal, func(i uint64, n int, _ uint32) error {
+		b, err := io.ReadAll(content(i, n))
+		out[name(i)] = b
+		return err
+	})
+	return out, err
+}
