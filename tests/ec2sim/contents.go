@@ -16,7 +16,7 @@ func (s *Server) fillFromSnapshot(v *Volume) error {
 	}
 	fi, err := src.Stat()
 	if err != nil {
-		src.Close()
+		_ = src.Close()
 		return fmt.Errorf("snapshot contents: %w", err)
 	}
 	v.Copying = true
@@ -24,7 +24,7 @@ func (s *Server) fillFromSnapshot(v *Volume) error {
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
-		defer src.Close()
+		defer func() { _ = src.Close() }() // only read
 		_, err := copyInto(s.ctx, s.VolumePath(id), src, fi.Size())
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -98,7 +98,7 @@ func (s *Server) takeOne(sn *Snapshot) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer src.Close()
+	defer func() { _ = src.Close() }() // only read
 	return copyInto(s.ctx, s.SnapshotPath(sn.ID), src, s.Bytes(sn.SizeGiB))
 }
 

@@ -32,7 +32,8 @@ func (vs versions[T]) seed(id string, value *T) {
 // add records a version (nil when the thing is gone) and forgets those that no
 // answer of at most keep behind can need.
 func (vs versions[T]) add(id string, value *T, now time.Time, keep time.Duration) {
-	list := append(vs[id], version[T]{at: now, value: value})
+	list := vs[id]
+	list = append(list, version[T]{at: now, value: value})
 	cutoff := now.Add(-keep)
 	for len(list) > 1 && !list[1].at.After(cutoff) {
 		list = list[1:]

@@ -235,14 +235,14 @@ func (s *Server) describeInstances(r *request) (response, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, next, err := paged(pg, all, func(i instanceXML) string { return i.InstanceID })
+	all, next := paged(pg, all, func(i instanceXML) string { return i.InstanceID })
 	out := &describeInstancesXML{NextToken: next}
 	for _, i := range all {
 		out.Reservations = append(out.Reservations, reservationXML{
 			ReservationID: "r-" + strings.TrimPrefix(i.InstanceID, "i-"), OwnerID: s.opt.AccountID, Instances: []instanceXML{i},
 		})
 	}
-	return out, err
+	return out, nil
 }
 
 func (s *Server) instanceXML(i *Instance, vols []*Volume) instanceXML {

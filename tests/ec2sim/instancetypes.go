@@ -73,6 +73,6 @@ func (s *Server) describeInstanceTypes(r *request) (response, error) {
 		return nil, err
 	}
 	out := &describeInstanceTypesXML{}
-	out.Types, out.NextToken, err = paged(pg, all, func(t instanceTypeXML) string { return t.InstanceType })
-	return out, err
+	out.Types, out.NextToken = paged(pg, all, func(t instanceTypeXML) string { return t.InstanceType })
+	return out, nil
 }

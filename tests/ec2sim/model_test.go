@@ -103,7 +103,7 @@ func TestRandomCalls(t *testing.T) {
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
-			"create": func(rt *rapid.T) {
+			"create": func(*rapid.T) {
 				out, err := c.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String(zone), Size: aws.Int32(8), VolumeType: types.VolumeTypeGp3})
 				refused(err)
 				if err == nil {

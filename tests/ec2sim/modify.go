@@ -153,8 +153,8 @@ func (s *Server) describeVolumesModifications(r *request) (response, error) {
 		return nil, err
 	}
 	out := &describeModificationsXML{}
-	out.Modifications, out.NextToken, err = paged(pg, all, func(m modificationXML) string { return m.VolumeID })
-	return out, err
+	out.Modifications, out.NextToken = paged(pg, all, func(m modificationXML) string { return m.VolumeID })
+	return out, nil
 }
 
 func modificationFilter(m modificationXML, name string) ([]string, bool) {

@@ -53,7 +53,7 @@ func (p page) noIDs(param string, ids []string) error {
 // paged returns the page of items, in the order of their keys, and the token
 // of the next one. The token names a key, so it stays right when items come
 // and go between calls.
-func paged[T any](p page, items []T, key func(T) string) ([]T, string, error) {
+func paged[T any](p page, items []T, key func(T) string) ([]T, string) {
 	sort.SliceStable(items, func(i, j int) bool { return key(items[i]) < key(items[j]) })
 	start := 0
 	if p.after != "" {
@@ -61,8 +61,8 @@ func paged[T any](p page, items []T, key func(T) string) ([]T, string, error) {
 	}
 	items = items[start:]
 	if p.max == 0 || len(items) <= int(p.max) {
-		return items, "", nil
+		return items, ""
 	}
 	items = items[:p.max]
-	return items, base64.URLEncoding.EncodeToString([]byte(p.action + "\n" + key(items[len(items)-1]))), nil
+	return items, base64.URLEncoding.EncodeToString([]byte(p.action + "\n" + key(items[len(items)-1])))
 }

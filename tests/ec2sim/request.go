@@ -92,7 +92,7 @@ func (r *request) tags(prefix string) []tag {
 }
 
 // tagSpecification collects the tags meant for a resource of the given type.
-func (r *request) tagSpecification(resourceType string, max int) (map[string]string, error) {
+func (r *request) tagSpecification(resourceType string, limit int) (map[string]string, error) {
 	var all []tag
 	for _, n := range r.indices("TagSpecification") {
 		p := "TagSpecification." + strconv.Itoa(n)
@@ -102,7 +102,7 @@ func (r *request) tagSpecification(resourceType string, max int) (map[string]str
 		}
 		all = append(all, r.tags(p+".Tag")...)
 	}
-	return addTags(nil, all, max)
+	return addTags(nil, all, limit)
 }
 
 // fingerprint identifies the request's parameters for idempotency.

@@ -69,7 +69,7 @@ func TestContents(t *testing.T) {
 	waitAttachment(t, s, vol, ec2sim.StateAttached)
 	f, err := os.OpenFile(s.VolumePath(vol), os.O_RDWR, 0)
 	require.NoError(t, err)
-	defer f.Close()
+	defer func() { require.NoError(t, f.Close()) }()
 	write := func(text string, at int64) {
 		_, err := f.WriteAt([]byte(text), at)
 		require.NoError(t, err)

@@ -276,8 +276,8 @@ func (s *Server) describeSnapshots(r *request) (response, error) {
 		return nil, err
 	}
 	out := &describeSnapshotsXML{}
-	out.Snapshots, out.NextToken, err = paged(pg, all, func(sn snapshotXML) string { return sn.SnapshotID })
-	return out, err
+	out.Snapshots, out.NextToken = paged(pg, all, func(sn snapshotXML) string { return sn.SnapshotID })
+	return out, nil
 }
 
 func snapshotFilter(sn snapshotXML, name string) ([]string, bool) {

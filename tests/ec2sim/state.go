@@ -102,12 +102,12 @@ func (s *Server) fileBytes(sizeGiB int32) int64 {
 func (s *Server) Bytes(sizeGiB int32) int64 { return int64(sizeGiB) * s.opt.GiB }
 
 // growFile makes the file at least that long, never shorter.
-func growFile(path string, bytes int64) error {
+func growFile(path string, bytes int64) (err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("open volume file: %w", err)
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	fi, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("stat volume file: %w", err)

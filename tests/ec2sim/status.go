@@ -87,6 +87,6 @@ func (s *Server) describeVolumeStatus(r *request) (response, error) {
 		return nil, err
 	}
 	out := &describeVolumeStatusXML{}
-	out.Statuses, out.NextToken, err = paged(pg, all, func(x volumeStatusXML) string { return x.VolumeID })
-	return out, err
+	out.Statuses, out.NextToken = paged(pg, all, func(x volumeStatusXML) string { return x.VolumeID })
+	return out, nil
 }

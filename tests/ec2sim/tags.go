@@ -195,10 +195,10 @@ func (s *Server) describeTags(r *request) (response, error) {
 		return nil, err
 	}
 	out := &describeTagsXML{}
-	out.Tags, out.NextToken, err = paged(pg, all, func(d tagDescriptionXML) string {
+	out.Tags, out.NextToken = paged(pg, all, func(d tagDescriptionXML) string {
 		return d.ResourceType + "/" + d.ResourceID + "/" + d.Key
 	})
-	return out, err
+	return out, nil
 }
 
 type describeTagsXML struct {

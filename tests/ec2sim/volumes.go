@@ -275,12 +275,12 @@ func (s *Server) describeVolumes(r *request) (response, error) {
 	if err != nil {
 		return nil, err
 	}
-	vols, next, err := paged(pg, vols, func(v *Volume) string { return v.ID })
+	vols, next := paged(pg, vols, func(v *Volume) string { return v.ID })
 	out := &describeVolumesXML{NextToken: next}
 	for _, v := range vols {
 		out.Volumes = append(out.Volumes, s.volumeXML(v))
 	}
-	return out, err
+	return out, nil
 }
 
 // visibleVolumes are the volumes a describe call sees: those it names by id,

@@ -135,7 +135,7 @@ func (s *suite) create(t *testing.T, edit func(*ec2.CreateVolumeInput)) string {
 	require.Contains(t, []types.VolumeState{types.VolumeStateCreating, types.VolumeStateAvailable}, out.State)
 	id := *out.VolumeId
 	t.Cleanup(func() { s.discard(t, id) })
-	s.waitVolume(t, id, types.VolumeStateAvailable)
+	s.waitAvailable(t, id)
 	return id
 }
 
@@ -170,9 +170,9 @@ func (s *suite) look(ctx context.Context, id string) (*types.Volume, error) {
 	return &out.Volumes[0], nil
 }
 
-func (s *suite) waitVolume(t *testing.T, id string, want types.VolumeState) *types.Volume {
+func (s *suite) waitAvailable(t *testing.T, id string) *types.Volume {
 	t.Helper()
-	return s.waitVolumeFor(t, id, string(want), func(v *types.Volume) bool { return v.State == want })
+	return s.waitVolumeFor(t, id, "available", func(v *types.Volume) bool { return v.State == types.VolumeStateAvailable })
 }
 
 func (s *suite) waitVolumeFor(t *testing.T, id, what string, ok func(*types.Volume) bool) *types.Volume {

@@ -58,7 +58,7 @@ func (s *suite) snapshot(t *testing.T) {
 	require.Equal(t, s.run, tagMap(snap.Tags)[runTag])
 
 	same := s.create(t, func(in *ec2.CreateVolumeInput) { in.SnapshotId, in.Size = snap.SnapshotId, nil })
-	v := s.waitVolume(t, same, types.VolumeStateAvailable)
+	v := s.waitAvailable(t, same)
 	require.EqualValues(t, 1, *v.Size)
 	require.Equal(t, *snap.SnapshotId, *v.SnapshotId)
 	larger := s.create(t, func(in *ec2.CreateVolumeInput) { in.SnapshotId, in.Size = snap.SnapshotId, aws.Int32(2) })

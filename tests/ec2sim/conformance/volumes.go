@@ -21,7 +21,7 @@ func (s *suite) volume(t *testing.T) {
 	id := s.create(t, func(in *ec2.CreateVolumeInput) {
 		in.TagSpecifications = s.tagSpec(types.ResourceTypeVolume, types.Tag{Key: aws.String("Name"), Value: aws.String("a volume & <more>")})
 	})
-	v := s.waitVolume(t, id, types.VolumeStateAvailable)
+	v := s.waitAvailable(t, id)
 	require.Equal(t, s.Zone, *v.AvailabilityZone)
 	require.EqualValues(t, 1, *v.Size)
 	require.Equal(t, types.VolumeTypeGp3, v.VolumeType)
@@ -100,7 +100,7 @@ func (s *suite) volumeTypes(t *testing.T) {
 		requireCode(t, err, test.code)
 	}
 	id := s.create(t, func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Size = "", aws.Int32(40) })
-	v := s.waitVolume(t, id, types.VolumeStateAvailable)
+	v := s.waitAvailable(t, id)
 	require.Equal(t, types.VolumeTypeGp2, v.VolumeType, "the default")
 	require.EqualValues(t, 120, *v.Iops, "3 IOPS per GiB")
 }
@@ -175,7 +175,7 @@ func (s *suite) dryRun(t *testing.T) {
 
 func (s *suite) encryption(t *testing.T) {
 	id := s.create(t, func(in *ec2.CreateVolumeInput) { in.Encrypted = aws.Bool(true) })
-	v := s.waitVolume(t, id, types.VolumeStateAvailable)
+	v := s.waitAvailable(t, id)
 	require.True(t, *v.Encrypted)
 	require.Contains(t, *v.KmsKeyId, ":key/")
 
@@ -183,7 +183,7 @@ func (s *suite) encryption(t *testing.T) {
 	require.True(t, *snap.Encrypted)
 	require.Equal(t, *v.KmsKeyId, *snap.KmsKeyId)
 	restored := s.create(t, func(in *ec2.CreateVolumeInput) { in.SnapshotId, in.Size = snap.SnapshotId, nil })
-	r := s.waitVolume(t, restored, types.VolumeStateAvailable)
+	r := s.waitAvailable(t, restored)
 	require.True(t, *r.Encrypted)
 	require.Equal(t, *v.KmsKeyId, *r.KmsKeyId)
 }
