@@ -94,6 +94,8 @@ type Modification struct {
 	Start         time.Time `json:"start"`
 	End           time.Time `json:"end,omitzero"`
 	StatusMessage string    `json:"statusMessage,omitempty"`
+	// Tries to tell the node of the new size.
+	Tries int `json:"tries,omitempty"`
 	// Due is when the present state ends, Since when it began.
 	Due   time.Time `json:"due,omitzero"`
 	Since time.Time `json:"since,omitzero"`

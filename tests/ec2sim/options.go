@@ -78,7 +78,8 @@ type Plug interface {
 	// error leaves the attachment "busy" and the call is repeated later,
 	// except for a forced detach, which ignores it.
 	Detach(ctx context.Context, instanceID, volumeID string) error
-	// Resize tells the node that the volume now has sizeBytes.
+	// Resize tells the node that the volume now has sizeBytes. It is tried
+	// five times; then the volume is larger whether the node knows or not.
 	Resize(ctx context.Context, instanceID, volumeID string, sizeBytes int64) error
 }
 

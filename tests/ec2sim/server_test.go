@@ -190,7 +190,7 @@ func TestLifeOfAVolume(t *testing.T) {
 
 func TestPlugFailures(t *testing.T) {
 	plug := &fakePlug{}
-	s, c := start(t, ec2sim.Options{Plug: plug, PlugTimeout: 50 * time.Millisecond, BusyRetry: 10 * time.Millisecond})
+	s, c := start(t, ec2sim.Options{Plug: plug, PlugTimeout: 50 * time.Millisecond, BusyRetry: 20 * time.Millisecond})
 	vol := create(t, c, 8)
 
 	plug.set(nil, true)
@@ -205,6 +205,16 @@ func TestPlugFailures(t *testing.T) {
 
 	attach(t, c, vol, inst1, "/dev/sdf")
 	waitAttachment(t, s, vol, ec2sim.StateAttached)
+	plug.set(errors.New("no answer"), false)
+	require.NoError(t, modify(c, vol, 9))
+	require.Eventually(t, func() bool { v, _ := s.Volume(vol); return v.Modifications[0].Tries > 0 }, 10*time.Second, time.Millisecond)
+	plug.set(nil, false)
+	require.Eventually(t, func() bool { return plug.size(vol) == 9<<20 }, 10*time.Second, 5*time.Millisecond)
+	plug.set(errors.New("no answer"), false)
+	require.NoError(t, modify(c, vol, 10))
+	require.Eventually(t, func() bool { return *describe(t, c, vol).Size == 10 }, 10*time.Second, 5*time.Millisecond)
+	require.EqualValues(t, 9<<20, plug.size(vol), "the node does not know")
+
 	plug.set(errors.New("device is mounted"), false)
 	_, err = c.DetachVolume(t.Context(), &ec2.DetachVolumeInput{VolumeId: &vol})
 	require.NoError(t, err)

@@ -145,6 +145,10 @@ func (s *Server) stepModification(v *Volume, m *Modification) bool {
 	return true
 }
 
+// resizeTries is how often a node is told of a volume's new size before the
+// modification goes on without it.
+const resizeTries = 5
+
 func (s *Server) endModify(v *Volume, m *Modification) {
 	m.State, m.Since = StateOptimizing, m.Due
 	m.Due = m.Due.Add(s.lag.Optimize.draw(s.rng))
@@ -200,10 +204,11 @@ func (s *Server) endPlug(id, inst, transition string, err error) {
 	same := a != nil && a.InstanceID == inst
 	switch {
 	case transition == StateModifying && m.running() && m.State == StateModifying:
-		if err != nil {
-			m.State, m.StatusMessage, m.End = StateFailed, err.Error(), s.clk.Now()
+		m.Tries++
+		if err != nil && m.Tries < resizeTries {
+			m.Due = s.clk.Now().Add(s.opt.BusyRetry)
 		} else {
-			s.endModify(v, m)
+			s.endModify(v, m) // EBS does not ask the instance
 		}
 	case transition == StateAttaching && same && a.State == StateAttaching:
 		if err != nil {
