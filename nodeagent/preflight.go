@@ -80,15 +80,15 @@ func printReport(w io.Writer, output string, r contract.PreflightResult) error {
 		return e.Encode(r)
 	}
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(t, "CHECK\t\tDETAIL\n")
+	_, _ = fmt.Fprintf(t, "CHECK\t\tDETAIL\n")
 	for _, c := range r.Checks {
 		mark := "ok"
 		if !c.OK {
 			mark = "FAIL"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Name, mark, c.Detail)
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", c.Name, mark, c.Detail)
 		if c.Next != "" {
-			fmt.Fprintf(t, "\t\tnext: %s\n", c.Next)
+			_, _ = fmt.Fprintf(t, "\t\tnext: %s\n", c.Next)
 		}
 	}
 	if err := t.Flush(); err != nil {

@@ -248,7 +248,11 @@ var errStopping = errors.New("the agent is stopping; a running copy goes on in t
 // heartbeat reports until ctx is done, and cancels the body when the worker
 // stops.
 func (a *Activities) heartbeat(ctx context.Context, cancel context.CancelCauseFunc, prog *progress, long bool) {
-	tick := time.NewTicker(a.beat)
+	every := a.beat
+	if t := activity.GetInfo(ctx).HeartbeatTimeout; t > 0 {
+		every = min(every, t/3)
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	stop := activity.GetWorkerStopChannel(ctx)
 	var grace <-chan time.Time
@@ -259,7 +263,9 @@ func (a *Activities) heartbeat(ctx context.Context, cancel context.CancelCauseFu
 			activity.RecordHeartbeat(ctx)
 		}
 	}
-	record()
+	if long {
+		record() // a cancellation may be waiting already
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -49,7 +49,7 @@ func IMDSIdentity() Identity {
 			}
 			return "", fmt.Errorf("instance metadata service: %w", err)
 		}
-		defer out.Content.Close()
+		defer func() { _ = out.Content.Close() }()
 		b, err := io.ReadAll(io.LimitReader(out.Content, 64))
 		if err != nil {
 			return "", fmt.Errorf("instance metadata service: %w", err)

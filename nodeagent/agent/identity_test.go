@@ -17,11 +17,11 @@ func TestIMDSIdentityUsesVersion2(t *testing.T) {
 		switch {
 		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
 			w.Header().Set("x-aws-ec2-metadata-token-ttl-seconds", "60")
-			fmt.Fprint(w, "token")
+			_, _ = fmt.Fprint(w, "token")
 		case r.Header.Get("x-aws-ec2-metadata-token") != "token":
 			w.WriteHeader(http.StatusUnauthorized)
 		case r.URL.Path == "/latest/meta-data/instance-id":
-			fmt.Fprintln(w, answer)
+			_, _ = fmt.Fprintln(w, answer)
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -221,4 +222,44 @@ func TestSentinelStopsWhileTemporalIsAway(t *testing.T) {
 		defer f.mu.Unlock()
 		return f.tries > 1
 	})
+}
+
+// A full pool is reported again and again; what was reported before it grew
+// must not make it grow twice.
+func TestSentinelIgnoresNewsFromBeforeTheGrowth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, f, u := newFakeDisks(testDisk), &fakeSignals{}, NewUsage()
+		s := NewSentinel(d, u, f, NewMetrics(u, "test"), testNode, quiet())
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Run(ctx) })
+		<-d.ready
+		d.set(testDisk, func(m *contract.Measurement) { m.PoolUsedBytes, m.Full = m.PoolBytes, true })
+		d.pressure(testDisk, disk.EventFull)
+		synctest.Wait()
+		require.Len(t, f.sent(), 1)
+		d.pressure(testDisk, disk.EventFull)
+		d.set(testDisk, func(m *contract.Measurement) { m.BackingBytes *= 2; m.PoolBytes *= 2; m.Full = false })
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Len(t, f.sent(), 1)
+		require.Empty(t, s.pending)
+
+		// One that never grows is asked for ever more rarely, but for ever.
+		d.set(testDisk, func(m *contract.Measurement) { m.PoolUsedBytes, m.Full = m.PoolBytes, true })
+		d.pressure(testDisk, disk.EventFull)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.InDelta(t, 32, len(f.sent()), 3)
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestSentinelKeepsAskingForAPoolItCannotMeasure(t *testing.T) {
+	d, f := newFakeDisks(testDisk), &fakeSignals{}
+	startSentinel(t, d, f, func(x *sentinelTiming) { x.recheck, x.recheckMax = 20*time.Millisecond, 40*time.Millisecond })
+	d.handle(func(context.Context, string, func(contract.CopyProgress)) error { return errors.New("ioctl failed") })
+	d.pressure(testDisk, disk.EventPressure)
+	eventually(t, "repeated", func() bool { return len(f.sent()) >= 3 })
 }

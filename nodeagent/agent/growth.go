@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/disk"
+)
+
+// pool is one backing of a disk: during a move there are two, and each may
+// press on its own.
+type pool struct {
+	disk       contract.DiskID
+	generation uint64
+}
+
+// request is a growth that was asked for and not yet seen.
+type request struct {
+	wake chan struct{} // capacity 1: there is a newer event
+
+	// Guarded by Sentinel.mu.
+	latest disk.Event
+	fresh  bool // latest came after the last call
+}
+
+// pursue asks for growth of one pool until it has grown or needs none.
+func (s *Sentinel) pursue(ctx context.Context, key pool, r *request) {
+	wait := s.timing.recheck
+	for {
+		sent := s.take(r)
+		if !s.ask(ctx, key, sent) {
+			s.drop(key)
+			return
+		}
+		switch s.await(ctx, key, r, sent, wait) {
+		case over:
+			return
+		case urgent:
+			wait = s.timing.recheck
+		case overdue:
+			wait = min(2*wait, s.timing.recheckMax)
+			if s.peek(r).Kind == disk.EventFull {
+				wait = min(wait, s.timing.fullMax)
+			}
+		}
+	}
+}
+
+// verdict is why a request stopped waiting.
+type verdict int
+
+const (
+	over    verdict = iota // nothing more to ask for; the request is gone
+	urgent                 // an event that cannot wait
+	overdue                // the pool should have grown by now
+)
+
+// await waits after a call until the pool was looked at or something happens.
+func (s *Sentinel) await(ctx context.Context, key pool, r *request, sent disk.Event, wait time.Duration) verdict {
+	began := time.Now()
+	look := time.NewTimer(wait)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.drop(key)
+			return over
+		case <-r.wake:
+			if s.urgent(r, sent) {
+				sleep(ctx, s.timing.gap-time.Since(began))
+				return urgent
+			}
+		case <-look.C:
+			if s.relieved(ctx, key, r, sent) {
+				return over
+			}
+			return overdue
+		}
+	}
+}
+
+// take marks the latest event as being dealt with.
+func (s *Sentinel) take(r *request) disk.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.fresh = false
+	return r.latest
+}
+
+func (s *Sentinel) peek(r *request) disk.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.latest
+}
+
+func (s *Sentinel) drop(key pool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, key)
+}
+
+// urgent says whether a further event must not wait for the next look: the
+// pool is full now, or it did grow and fills again.
+func (s *Sentinel) urgent(r *request, sent disk.Event) bool {
+	ev := s.peek(r)
+	return ev.Kind == disk.EventFull && sent.Kind != disk.EventFull ||
+		ev.Pressure.BackingBytes > sent.Pressure.BackingBytes
+}
+
+// relieved looks at the disk. It ends the request when the pool needs nothing
+// more, else it brings the request's numbers up to date. An event that came
+// before a growth says nothing about the pool after it: taking it for news
+// would grow a disk twice.
+func (s *Sentinel) relieved(ctx context.Context, key pool, r *request, sent disk.Event) bool {
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
+	defer cancel()
+	m, err := s.disks.Measure(ctx, key.disk)
+	if err == nil {
+		s.usage.Observe(&m)
+	}
+	now, full, gone := pressureOf(m, key.generation)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		if ref, ok := contract.AsRefusal(err); ok && (ref.Code == contract.DiskUnknown || ref.Code == contract.DiskIncomplete) {
+			delete(s.pending, key)
+			return true
+		}
+		return false // not known: ask again
+	}
+	was := sent.Pressure
+	grown := now.BackingBytes > was.BackingBytes
+	// Half as much free space again: files were deleted.
+	free, wasFree := now.BackingBytes-now.UsedBytes, was.BackingBytes-was.UsedBytes
+	emptied := now.UsedBytes < was.UsedBytes && free > wasFree+wasFree/2
+	news := r.fresh && r.latest.Pressure.BackingBytes >= now.BackingBytes
+	if gone || (grown || emptied) && !full && !news {
+		delete(s.pending, key)
+		return true
+	}
+	now.FillRate = max(now.FillRate, s.usage.FillRate(key.disk, key.generation, now.UsedBytes))
+	r.latest.Pressure = now
+	switch {
+	case full:
+		r.latest.Kind = disk.EventFull
+	case !news:
+		r.latest.Kind = disk.EventPressure
+	}
+	return false
+}
+
+// pressureOf is the state of one generation's pool; gone when the disk does not
+// have it any more.
+func pressureOf(m contract.Measurement, generation uint64) (p contract.Pressure, full, gone bool) {
+	p = contract.Pressure{Node: m.Node, Generation: generation, FillRate: m.FillRate}
+	switch mv := m.Move; {
+	case generation == m.Generation:
+		p.UsedBytes, p.BackingBytes, full = m.PoolUsedBytes, m.BackingBytes, m.Full
+	case mv != nil && generation == mv.Generation:
+		p.UsedBytes, full = mv.PoolUsedBytes, mv.Full
+		for _, v := range mv.Members {
+			p.BackingBytes += v.Bytes
+		}
+	default:
+		gone = true
+	}
+	return p, full, gone
+}
