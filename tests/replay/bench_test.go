@@ -1,0 +1,218 @@
+package replay_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	sdklog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/ebb-storage/ebb/activities/ec2"
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/ec2sim"
+	"github.com/ebb-storage/ebb/tests/replay"
+	"github.com/ebb-storage/ebb/tests/stubnode"
+	"github.com/ebb-storage/ebb/worker/control"
+	"github.com/ebb-storage/ebb/workflows"
+)
+
+const (
+	nodeA = "i-0000000000000000a"
+	nodeB = "i-0000000000000000b"
+	zone  = "us-east-1a"
+)
+
+// temporalPath is Temporal's command: EBB_TEMPORAL, or where make puts it.
+func temporalPath() string {
+	if p := os.Getenv("EBB_TEMPORAL"); p != "" {
+		return p
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".cache", "ebb", "bin", "temporal")
+}
+
+// bench is everything but a kernel.
+type bench struct {
+	t     *testing.T
+	sim   *ec2sim.Server
+	nodes *stubnode.Nodes
+	c     client.Client
+
+	mu     sync.Mutex
+	agents map[string]worker.Worker
+}
+
+// AttachedGiB implements stubnode.EC2.
+func (b *bench) AttachedGiB(node string) map[string]int64 {
+	out := map[string]int64{}
+	for _, v := range b.sim.Attached(node) {
+		if v.Attachment != nil && v.Attachment.State == "attached" {
+			out[v.ID] = int64(v.SizeGiB)
+		}
+	}
+	return out
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	path := temporalPath()
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no Temporal dev server at %s (set EBB_TEMPORAL)", path)
+	}
+	log := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	srv, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
+		ExistingPath: path, Stdout: io.Discard, Stderr: io.Discard, LogLevel: "error",
+		ClientOptions: &client.Options{Logger: sdklog.NewStructuredLogger(log)},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, srv.Stop()) })
+
+	b := &bench{t: t, c: srv.Client(), agents: map[string]worker.Worker{}}
+	lag := ec2sim.Range{Min: 10 * time.Millisecond, Max: 60 * time.Millisecond}
+	b.sim, err = ec2sim.New(ec2sim.Options{
+		StateDir: t.TempDir(), Seed: 1, GiB: 1 << 20, NoSnapshotData: true,
+		Lag:           ec2sim.Lag{Create: lag, Delete: lag, Attach: lag, Detach: lag, Modify: lag, Optimize: ec2sim.Fixed(time.Hour), Snapshot: lag},
+		StaleDescribe: 100 * time.Millisecond, StaleJitter: true,
+		Instances: []ec2sim.Instance{{ID: nodeA, Zone: zone}, {ID: nodeB, Zone: zone}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.sim.Close()) })
+	b.nodes = stubnode.New(b)
+
+	api := awsec2.New(awsec2.Options{
+		BaseEndpoint: aws.String(b.sim.URL()), Region: "us-east-1",
+		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
+	})
+	acts := ec2.New(api, ec2.Options{PollMin: 20 * time.Millisecond, PollMax: 200 * time.Millisecond, Settle: 2 * time.Second, Log: log, Cluster: "bench"})
+	run, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	// The worker closes its client, so it has one of its own.
+	own, err := client.NewLazyClient(client.Options{HostPort: srv.FrontendHostPort(), Logger: sdklog.NewStructuredLogger(log)})
+	require.NoError(t, err)
+	w := control.New(control.Connection{Client: own, Namespace: client.DefaultNamespace}, control.Options{
+		Log: log, Register: func(r worker.Registry) {
+			workflows.Register(r)
+			acts.Register(r)
+		},
+	})
+	go func() { done <- w.Run(run) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-done)
+	})
+	b.up(nodeA)
+	b.up(nodeB)
+	t.Cleanup(func() {
+		b.down(nodeA)
+		b.down(nodeB)
+	})
+	return b
+}
+
+// up starts a node's agent.
+func (b *bench) up(node string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := worker.New(b.c, contract.NodeQueue(node), worker.Options{
+		DisableWorkflowWorker: true, WorkerStopTimeout: time.Second,
+		MaxHeartbeatThrottleInterval: time.Second, DefaultHeartbeatThrottleInterval: time.Second,
+	})
+	b.nodes.Register(w)
+	require.NoError(b.t, w.Start())
+	b.agents[node] = w
+}
+
+// down stops it; its disks are down too.
+func (b *bench) down(node string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w := b.agents[node]; w != nil {
+		w.Stop()
+		delete(b.agents, node)
+	}
+	b.nodes.Off(node)
+}
+
+func (b *bench) start(disk contract.DiskID, name string, in any) client.WorkflowRun {
+	b.t.Helper()
+	run, err := b.c.ExecuteWorkflow(b.t.Context(), client.StartWorkflowOptions{
+		ID: contract.WorkflowID(disk), TaskQueue: contract.ControlQueue, WorkflowExecutionErrorWhenAlreadyStarted: true,
+	}, name, in)
+	require.NoError(b.t, err)
+	return run
+}
+
+// end waits for a run, checks that it replays, and records it when asked to.
+func (b *bench) end(run client.WorkflowRun, story string) contract.Result {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 90*time.Second)
+	defer cancel()
+	var r contract.Result
+	require.NoError(b.t, run.Get(ctx, &r), story)
+	h, err := replay.Fetch(ctx, b.c, run.GetID(), run.GetRunID())
+	require.NoError(b.t, err)
+	rp := worker.NewWorkflowReplayer()
+	workflows.Register(rp)
+	require.NoError(b.t, rp.ReplayWorkflowHistory(nil, h), story)
+	b.t.Logf("%s: %s, %d events", story, r.Outcome, len(h.Events))
+	if dir := os.Getenv("EBB_RECORD"); dir != "" {
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join("..", "..", dir)
+		}
+		_, err := replay.Save(h, dir, story)
+		require.NoError(b.t, err)
+	}
+	return r
+}
+
+func (b *bench) run(disk contract.DiskID, name string, in any, story string) contract.Result {
+	b.t.Helper()
+	return b.end(b.start(disk, name, in), story)
+}
+
+// create makes a disk of 64 GiB with 20 GiB behind it, 4 of them used.
+func (b *bench) create(disk contract.DiskID) {
+	b.t.Helper()
+	r := b.run(disk, contract.CreateDiskWorkflow, contract.CreateDiskInput{
+		Disk: disk, Name: "team/data", Node: nodeA, SizeBytes: 64 * contract.GiB, BackingGiB: 20,
+		Volume: contract.VolumeSpec{Tags: map[string]string{"team": "a"}},
+	}, "create")
+	require.Equal(b.t, contract.Done, r.Outcome, "%+v", r.Refusal)
+	b.use(disk, 4*contract.GiB)
+}
+
+func (b *bench) use(disk contract.DiskID, bytes int64) {
+	b.nodes.With(disk, func(d *stubnode.Disk) { d.UsedBytes = bytes })
+}
+
+// volumes is the disk's volumes by role.
+func (b *bench) volumes(disk contract.DiskID) map[contract.Role][]ec2sim.Volume {
+	out := map[contract.Role][]ec2sim.Volume{}
+	for _, v := range b.sim.Volumes() {
+		if v.Tags[contract.TagDisk] == string(disk) && v.State != "deleting" && v.State != "deleted" {
+			role := contract.Role(v.Tags[contract.TagRole])
+			out[role] = append(out[role], v)
+		}
+	}
+	return out
+}

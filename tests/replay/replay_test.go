@@ -1,0 +1,35 @@
+package replay_test
+
+import (
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/ebb-storage/ebb/workflows"
+)
+
+// TestReplay replays every recorded history. A failure here means that
+// workflows running in production would stop: use workflow.GetVersion.
+func TestReplay(t *testing.T) {
+	n := 0
+	err := filepath.WalkDir("history", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".json") {
+			return err
+		}
+		n++
+		t.Run(strings.TrimSuffix(filepath.ToSlash(path), ".json"), func(t *testing.T) {
+			r := worker.NewWorkflowReplayer()
+			workflows.Register(r)
+			require.NoError(t, r.ReplayWorkflowHistoryFromJSONFile(nil, path))
+		})
+		return nil
+	})
+	require.NoError(t, err)
+	if n == 0 {
+		t.Skip("no history is recorded yet")
+	}
+}
