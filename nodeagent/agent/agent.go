@@ -67,6 +67,18 @@ func (a *Agent) Address() string {
 // The order matters: disks come up before Temporal is asked for anything,
 // because a node must boot while Temporal is away.
 func (a *Agent) Run(ctx context.Context) error {
+	err := a.run(ctx)
+	if ctx.Err() != nil {
+		// Told to stop while it started: no failure of the node.
+		if err != nil {
+			a.options.Logger.Info("stopped before it was ready", "error", err)
+		}
+		return nil
+	}
+	return err
+}
+
+func (a *Agent) run(ctx context.Context) error {
 	log := a.options.Logger
 	address, stop, err := listen(ctx, a.options.Listen, a.state.handler(a.metrics), log)
 	if err != nil {
