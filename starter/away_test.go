@@ -17,12 +17,34 @@ import (
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
 
+// run is the command in this process.
+func run(ctx context.Context, out, talk io.Writer, args ...string) exit.Code {
+	return cmd.Main(ctx, "", args, ui.Streams{Out: out, Err: talk, In: strings.NewReader("")})
+}
+
+// nobodyWorks starts an operation that no worker takes up: it is told what is
+// missing, and Ctrl-C leaves the operation waiting for a worker.
+func nobodyWorks(t *testing.T, address string) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	idle := []string{"--address", address, "--namespace", "idle"}
+	var seen syncBuffer
+	require.Zero(t, run(ctx, io.Discard, &seen, append(idle, "setup")...), seen.String())
+	interrupt, cancelRun := context.WithCancel(ctx)
+	code := make(chan exit.Code, 1)
+	go func() {
+		code <- run(interrupt, &seen, &seen, append(idle, "grow", "d-fffffffffffffffff", "--refresh", "50ms")...)
+	}()
+	require.Eventually(t, func() bool { return strings.Contains(seen.String(), "no worker serves the queue ebb-control") }, 20*time.Second, 20*time.Millisecond)
+	cancelRun()
+	require.Equal(t, exit.Detached, <-code)
+	require.Contains(t, seen.String(), "Detached. The grow of disk d-fffffffffffffffff goes on.")
+	require.Equal(t, exit.Busy, run(ctx, io.Discard, &seen, append(idle, "grow", "d-fffffffffffffffff")...))
+}
+
 // temporalGoesAway cuts the connection while an operation is watched: the
 // watcher says so and sees the end all the same.
 func temporalGoesAway(t *testing.T, address string) {
-	run := func(ctx context.Context, out, talk io.Writer, args ...string) exit.Code {
-		return cmd.Main(ctx, "", args, ui.Streams{Out: out, Err: talk, In: strings.NewReader("")})
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var talk bytes.Buffer

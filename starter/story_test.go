@@ -46,12 +46,12 @@ func temporalBinary(t *testing.T) string {
 
 // TestStories runs the command as people do, against a real Temporal server and
 // a worker whose operations are stubs. The namespace "default" is set up and
-// has a worker; "fresh" is as Temporal made it.
+// has a worker; "fresh" is as Temporal made it, "idle" is set up and has no worker.
 func TestStories(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh"},
+		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle"},
 		ClientOptions: &client.Options{Logger: quiet{}},
 	})
 	require.NoError(t, err)
@@ -75,6 +75,7 @@ func TestStories(t *testing.T) {
 
 	t.Run("by hand", func(t *testing.T) { byHand(t, address, filepath.Dir(temporalBinary(t))) })
 
+	t.Run("nobody works", func(t *testing.T) { nobodyWorks(t, address) })
 	t.Run("Temporal goes away", func(t *testing.T) { temporalGoesAway(t, address) })
 
 	// A group, so that the server outlives the parallel scripts.
@@ -87,6 +88,7 @@ func TestStories(t *testing.T) {
 				env.Setenv("TZ", "UTC")
 				env.Setenv("NODE_A", nodeA)
 				env.Setenv("NODE_DEAD", nodeDead)
+				env.Setenv("NODE_ELSEWHERE", nodeElsewhere)
 				return nil
 			},
 			Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},

@@ -16,6 +16,8 @@ import (
 const (
 	nodeA    = "i-0000000000000000a"
 	nodeDead = "i-0000000000000dead"
+	// nodeElsewhere is in another zone.
+	nodeElsewhere = "i-0000000000000e15e"
 )
 
 // world is what the stub workflows work on: disks as EC2 would know them, and
@@ -177,6 +179,10 @@ func begin(ctx workflow.Context, disk contract.DiskID, name string, steps int) (
 		on(contract.SignalRehome, func(c workflow.ReceiveChannel) {
 			var in contract.RehomeInput
 			c.Receive(ctx, &in)
+			if in.Node == nodeElsewhere {
+				o.p.Refusal = contract.Refuse(contract.ZoneMismatch, "node %s is in another zone", in.Node)
+				return
+			}
 			o.p.Node = in.Node
 		})
 		for {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -69,7 +68,8 @@ func (a *app) confirm(d control.Disk, noSnapshot bool) error {
 	if noSnapshot {
 		kept = a.streams.Paint(a.streams.Err, ui.Bad, "No snapshot is kept: the data is gone for good.")
 	}
-	fmt.Fprintf(a.streams.Err, "This deletes disk %s and its volumes. %s\nType %s to go on: ", d, kept, d.Ref())
+	a.streams.Say("This deletes disk %s and its volumes. %s", d, kept)
+	a.streams.Say("Type %s to go on:", d.Ref())
 	line, err := bufio.NewReader(a.streams.In).ReadString('\n')
 	if strings.TrimSpace(line) != d.Ref() {
 		return exit.New(exit.Cancelled, "not confirmed; nothing was deleted").Because(nonEOF(err))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/control"
+	"github.com/ebb-storage/ebb/starter/internal/exit"
 )
 
 type diskMoveOptions struct {
@@ -60,28 +61,45 @@ func (a *app) runDiskMove(ctx context.Context, ref string, o diskMoveOptions) er
 		if o.dryRun {
 			return a.operate(ctx, c, op, o.operateOptions)
 		}
+		before, _ := c.Progress(ctx, d) // of an operation that runs already, if one does
 		run, joined, err := c.Move(ctx, op)
 		if err != nil {
 			return err
 		}
-		var until func(contract.Progress) bool
 		if joined {
 			a.streams.Say("%s is running on disk %s; it was told to go on at %s", control.Verb(run.Operation), d, o.node)
-			until = func(p contract.Progress) bool { return p.Node == o.node && p.Phase != contract.PhaseRehome }
 		}
-		if o.detach {
+		switch {
+		case o.detach:
 			return a.printStarted(run)
+		case joined:
+			return a.followArrival(ctx, c, run, o.node, before.Refusal)
 		}
-		w := a.streams.Err
-		arrived := false
-		err = a.follow(ctx, c, run, w, func(p contract.Progress) bool {
-			arrived = until != nil && until(p)
-			return arrived
-		})
-		if err == nil && arrived {
-			a.streams.Say("disk %s is on %s; the %s goes on: ebb watch %s", d, o.node, control.Verb(run.Operation), d.Ref())
-			return a.runDiskShow(ctx, string(d.ID))
-		}
-		return err
+		return a.follow(ctx, c, run, a.streams.Err, nil)
 	})
+}
+
+// followArrival follows an operation that was told to go on at another node
+// until it does, refuses to, or ends. A refusal that was there before is not
+// about this.
+func (a *app) followArrival(ctx context.Context, c *control.Client, run *control.Run, node string, before *contract.Refusal) error {
+	var arrived bool
+	var refused *contract.Refusal
+	err := a.follow(ctx, c, run, a.streams.Err, func(p contract.Progress) bool {
+		if r := p.Refusal; r != nil && (before == nil || *r != *before) {
+			refused = r
+		}
+		arrived = p.Node == node && p.Phase != contract.PhaseRehome
+		return arrived || refused != nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case refused != nil:
+		return exit.Refusal(refused)
+	case arrived:
+		a.streams.Say("disk %s is on %s; the %s goes on: ebb watch %s", run.Disk, node, control.Verb(run.Operation), run.Disk.Ref())
+		return a.runDiskShow(ctx, string(run.Disk.ID))
+	}
+	return nil
 }

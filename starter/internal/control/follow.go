@@ -58,12 +58,13 @@ func (c *Client) Follow(ctx context.Context, run *Run, every time.Duration, show
 		switch {
 		case ctx.Err() != nil || errors.Is(err, errNotRunning): // the end is under way
 		case err != nil:
+			last.still()
 			last.Trouble = "Temporal does not answer; the operation goes on all the same"
 			show(last)
 		default:
+			s.keep(last)
 			show(s)
 			last = s
-			last.Copy = nil
 			if until != nil && until(s.Progress) {
 				return nil, nil
 			}
@@ -149,9 +150,8 @@ func (c *Client) endError(run *Run, err error) error {
 		return err
 	}
 	what := Verb(run.Operation) + " of disk " + run.Disk.String()
-	if r, ok := contract.AsRefusal(err); ok {
-		return exit.Refusal(r)
-	}
+	// A refusal among the causes does not make this one: a refused operation
+	// ends with a result and has changed nothing.
 	var (
 		cancelled  *temporal.CanceledError
 		terminated *temporal.TerminatedError
@@ -201,6 +201,23 @@ func (c *Client) snapshot(ctx context.Context, run *Run) (Snapshot, error) {
 		c.addActivity(&s, a)
 	}
 	return s, nil
+}
+
+// keep shows how far a copy had come while its activity is between two attempts.
+func (s *Snapshot) keep(last Snapshot) {
+	if s.Copy == nil && last.Copy != nil && s.Phase == last.Phase {
+		s.Copy = last.Copy
+		s.still()
+	}
+}
+
+// still forgets the speed: nobody knows whether the copy moves.
+func (s *Snapshot) still() {
+	if s.Copy != nil {
+		c := *s.Copy
+		c.RateMiBs, c.ETASeconds = 0, 0
+		s.Copy = &c
+	}
 }
 
 // describe finds the run, or the one it continued as; errNotRunning when that

@@ -136,6 +136,12 @@ func (c *Client) progress(ctx context.Context, runID string, d contract.DiskID) 
 	return p, v.Get(&p)
 }
 
+// Progress asks the operation that runs on a disk, or ran last, how far it is.
+func (c *Client) Progress(ctx context.Context, d Disk) (contract.Progress, error) {
+	p, err := c.progress(ctx, "", d.ID)
+	return p, c.callError("query progress", err)
+}
+
 // Signal sends a signal to the operation that runs on a disk; exit.NotFound
 // when none does.
 func (c *Client) Signal(ctx context.Context, d Disk, signal string, payload any) error {

@@ -3,8 +3,8 @@
 package reference
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +13,7 @@ import (
 
 // Write writes the reference of root and of all commands below it that are not
 // hidden.
-func Write(w io.Writer, root *cobra.Command) {
+func Write(w *bytes.Buffer, root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	fmt.Fprintf(w, "# %s command reference\n\n", root.Name())
@@ -44,7 +44,7 @@ func walk(c *cobra.Command, visit func(*cobra.Command)) {
 	}
 }
 
-func page(w io.Writer, c *cobra.Command) {
+func page(w *bytes.Buffer, c *cobra.Command) {
 	fmt.Fprintf(w, "```\n%s\n```\n\n", strings.TrimRight(c.UseLine(), " "))
 	if c.Long != "" {
 		fmt.Fprintf(w, "```text\n%s\n```\n\n", strings.TrimSpace(c.Long))
@@ -59,7 +59,7 @@ func page(w io.Writer, c *cobra.Command) {
 	flags(w, "Flags", c.LocalNonPersistentFlags())
 }
 
-func flags(w io.Writer, title string, set *pflag.FlagSet) {
+func flags(w *bytes.Buffer, title string, set *pflag.FlagSet) {
 	var rows []string
 	set.VisitAll(func(f *pflag.Flag) {
 		if f.Hidden || f.Name == "help" {

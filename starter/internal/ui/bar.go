@@ -33,7 +33,8 @@ func (s State) Fraction() float64 {
 	return min(1, max(0, float64(s.Done)/float64(s.Total)))
 }
 
-// Watcher shows states as they come.
+// Watcher shows states as they come. It ignores that a stream does not take
+// them: the operation matters more than its picture.
 type Watcher interface {
 	Show(State)
 	// Close leaves the stream at the beginning of a line.
@@ -58,13 +59,13 @@ type bar struct {
 
 func (b *bar) Show(s State) {
 	b.turn++
-	fmt.Fprint(b.w, "\r"+barLine(s, b.width()-1, b.turn)+"\x1b[K")
+	_, _ = fmt.Fprint(b.w, "\r"+barLine(s, b.width()-1, b.turn)+"\x1b[K")
 	b.drawn = true
 }
 
 func (b *bar) Close() {
 	if b.drawn {
-		fmt.Fprint(b.w, "\r\x1b[K")
+		_, _ = fmt.Fprint(b.w, "\r\x1b[K")
 	}
 }
 
@@ -108,7 +109,7 @@ func (l *lines) Show(s State) {
 		parts = append(parts, fmt.Sprintf("%.0f%%", s.Fraction()*100),
 			size.Bytes(s.Done)+" of "+size.Bytes(s.Total), rateText(s), etaText(s))
 	}
-	fmt.Fprintln(l.w, Clean(join("  ", append(parts, s.Note)...)))
+	_, _ = fmt.Fprintln(l.w, Clean(join("  ", append(parts, s.Note)...)))
 }
 
 func (l *lines) Close() {}

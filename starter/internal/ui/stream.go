@@ -27,9 +27,9 @@ func Std() Streams {
 	}
 }
 
-// Say writes a line of talk.
+// Say writes a line of talk. Nobody may be listening; that is no error.
 func (s Streams) Say(format string, args ...any) {
-	fmt.Fprintf(s.Err, format+"\n", args...)
+	_, _ = fmt.Fprintf(s.Err, format+"\n", args...)
 }
 
 // Style is a color of meaning.
