@@ -195,7 +195,11 @@ func (m *Manager) build(ctx context.Context, b *backing, fresh bool, origin *dm.
 	return m.ensure(name, dm.Thin(b.head.SizeBytes/sector, pool.Dev, b.head.ThinID, origin))
 }
 
-// buildPool makes, or grows, the pool's data device and the pool itself.
+// buildPool makes, or grows, the pool's data device and the pool itself. New
+// blocks are zeroed (no skip_block_zeroing): otherwise the bytes around a small
+// write to a new block are whatever each volume had there, the two legs of a
+// move differ in bytes nobody wrote, and the promise given to ext4 by mkfs, that
+// untouched inode tables read as zeros, would be broken by recycled blocks.
 func (m *Manager) buildPool(ctx context.Context, b *backing) error {
 	name := stackName(b.head)
 	dataTable, err := m.linears(ctx, b, format.Data)
@@ -216,7 +220,7 @@ func (m *Manager) buildPool(ctx context.Context, b *backing) error {
 	}
 	last := dataTable[len(dataTable)-1]
 	_, err = m.ensure(name+partPool, dm.ThinPool(last.Start+last.Length, meta.Dev, data.Dev,
-		b.head.BlockBytes/sector, lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes, poolFeatures(b.head)...))
+		b.head.BlockBytes/sector, lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes))
 	if err != nil {
 		return err
 	}
@@ -242,16 +246,6 @@ func (m *Manager) buildPool(ctx context.Context, b *backing) error {
 		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// poolFeatures: xfs never reads what it did not write, so new blocks need no
-// zeroing. ext4 is made with the promise that its inode tables read as zeros
-// (see mkfs), which a recycled block must keep.
-func poolFeatures(h *format.Header) []string {
-	if h.Filesystem == string(contract.XFS) {
-		return []string{"skip_block_zeroing"}
 	}
 	return nil
 }
