@@ -56,8 +56,7 @@ func startServer(t *testing.T, address string, args ...string) client.Client {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = srv.Stop() })
-	c, err := client.Dial(client.Options{HostPort: srv.FrontendHostPort(), Logger: sdklog.NewStructuredLogger(quiet())})
-	require.NoError(t, err)
+	c := srv.Client()
 	t.Cleanup(c.Close)
 	return c
 }
