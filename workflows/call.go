@@ -30,6 +30,7 @@ const (
 	maxRetryWait = 30 * time.Second   // between two attempts of an activity
 	firstPause   = 15 * time.Second   // between two looks for a lost node
 	maxPause     = 10 * time.Minute   // the longest such pause
+	lookAgain    = 2 * time.Second    // before EC2 is believed that a disk is nowhere
 	settlePause  = 20 * time.Second   // EC2's describes lag behind by about this much
 )
 

@@ -141,9 +141,16 @@ func runID(ctx workflow.Context) string {
 	return info.WorkflowExecution.RunID
 }
 
-// located finds the disk in EC2 and the node it is attached to.
+// located finds the disk in EC2 and the node it is attached to. What EC2 does
+// not show is looked for once more: its describes lag behind what was done a
+// moment ago.
 func (op *operation) located(ctx workflow.Context) (contract.DiskFacts, error) {
 	facts, err := control(ctx, op, contract.DescribeDisk, contract.DescribeDiskInput{Disk: op.disk}, brief)
+	if err == nil && facts.Node() == "" {
+		if err = workflow.Sleep(ctx, lookAgain); err == nil {
+			facts, err = control(ctx, op, contract.DescribeDisk, contract.DescribeDiskInput{Disk: op.disk}, brief)
+		}
+	}
 	if err != nil {
 		return facts, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -40,6 +41,7 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 	}
 	f := facts(v)
 	taken := map[string]bool{} // names EC2 said are in use
+	until := time.Now().Add(a.Settle)
 	err = a.poll(ctx, fmt.Sprintf("volume %s is attached to %s", in.Volume, in.Node), func(ctx context.Context) (bool, error) {
 		got, err := a.volume(ctx, in.Volume)
 		if err != nil || got == nil {
@@ -51,6 +53,8 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 			return true, nil
 		case f.AttachState == string(types.VolumeAttachmentStateDetaching) || f.AttachState == string(types.VolumeAttachmentStateAttaching) && f.Node == in.Node:
 			return false, nil
+		case f.Node != "" && f.Node != in.Node && time.Now().Before(until):
+			return false, nil // it may have been detached a moment ago
 		case f.Node != "" && f.Node != in.Node:
 			return false, contract.Refuse(contract.DiskBusy, "the volume is attached to %s", f.Node).WithNext("rehome the disk from there")
 		case f.State == string(types.VolumeStateAvailable):
@@ -82,8 +86,6 @@ func (a *Activities) tryAttach(ctx context.Context, in contract.AttachVolumeInpu
 		return nil
 	case c == codeVolumeInUse, c == codeIncorrectState:
 		return nil
-	case c == "AttachmentLimitExceeded":
-		return fmt.Errorf("attach %s: %w", in.Volume, err)
 	}
 	return err
 }
@@ -108,7 +110,7 @@ func (a *Activities) DetachVolume(ctx context.Context, in contract.DetachVolumeI
 }
 
 func (a *Activities) detach(ctx context.Context, in contract.DetachVolumeInput) (contract.VolumeFacts, error) {
-	v, err := a.volume(ctx, in.Volume)
+	v, err := a.look(ctx, in.Volume)
 	if err != nil {
 		return contract.VolumeFacts{}, err
 	}

@@ -19,6 +19,7 @@ const (
 	codeInvalidParameter     = "InvalidParameterValue"
 	codeVolumeInUse          = "VolumeInUse"
 	codeIncorrectState       = "IncorrectState"
+	codeModificationState    = "IncorrectModificationState"
 )
 
 // code is EC2's error code in err, or empty.
@@ -69,7 +70,7 @@ func refusal(err error) *contract.Refusal {
 		}
 		return contract.Refuse(contract.PermissionMissing, "the worker may not do %s: %s", action, msg).
 			WithNext("allow %s in the IAM policy of the worker's role", action)
-	case "VolumeModificationRateExceeded", "IncorrectModificationState", "VolumeModificationSizeLimitExceeded":
+	case "VolumeModificationRateExceeded", codeModificationState, "VolumeModificationSizeLimitExceeded":
 		if c == "VolumeModificationSizeLimitExceeded" {
 			return contract.Refuse(contract.SizeLimit, "%s", msg).WithNext("raise the account's storage quota for modifications")
 		}

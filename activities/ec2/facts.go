@@ -94,6 +94,17 @@ func (a *Activities) volume(ctx context.Context, id string) (*types.Volume, erro
 	return &out.Volumes[0], nil
 }
 
+// look describes one volume like volume, but believes that it does not exist
+// only after a while: a describe may answer from before its creation.
+func (a *Activities) look(ctx context.Context, id string) (v *types.Volume, err error) {
+	until := time.Now().Add(a.Settle / 4)
+	err = a.poll(ctx, "EC2 knows volume "+id, func(ctx context.Context) (bool, error) {
+		v, err = a.volume(ctx, id)
+		return v != nil || time.Now().After(until), err
+	})
+	return v, err
+}
+
 // ours describes a volume that must exist and belong to the disk. A describe
 // that lags behind gets time to catch up.
 func (a *Activities) ours(ctx context.Context, disk contract.DiskID, id string) (types.Volume, error) {

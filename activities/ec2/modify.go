@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -45,10 +46,25 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 			req.Throughput = &in.ThroughputMiBs
 		}
 		if _, err := a.api.ModifyVolume(ctx, req); err != nil {
-			return facts(v), err
+			known := m != nil && m.ModificationState != types.VolumeModificationStateFailed && m.ModificationState != types.VolumeModificationStateCompleted
+			if code(err) != codeModificationState || known || !a.begun(ctx, in) {
+				return facts(v), err
+			}
 		}
 	}
 	return a.modified(ctx, in)
+}
+
+// begun looks for a modification whose answer an earlier run lost, which
+// describes may show a little later only.
+func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) bool {
+	until, found := time.Now().Add(a.Settle/4), false
+	err := a.poll(ctx, "a modification of "+in.Volume+" shows", func(ctx context.Context) (bool, error) {
+		m, err := a.modification(ctx, in.Volume)
+		found = leadsTo(m, in)
+		return found || time.Now().After(until), err
+	})
+	return err == nil && found
 }
 
 // modified waits until the volume has what was asked for and may be used.

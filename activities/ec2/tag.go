@@ -56,18 +56,7 @@ func (a *Activities) DeleteVolume(ctx context.Context, in contract.DeleteVolumeI
 }
 
 func (a *Activities) delete(ctx context.Context, in contract.DeleteVolumeInput) error {
-	exists := false
-	err := a.settled(ctx, "volume "+in.Volume+" may be deleted", func(ctx context.Context) error {
-		v, err := a.volume(ctx, in.Volume)
-		if err != nil {
-			return err
-		}
-		exists = v != nil
-		if !exists {
-			return nil
-		}
-		return deletable(*v, in)
-	})
+	exists, err := a.mayDelete(ctx, in)
 	if err != nil || !exists {
 		return err
 	}
@@ -85,6 +74,36 @@ func (a *Activities) delete(ctx context.Context, in contract.DeleteVolumeInput) 
 		v, err := a.volume(ctx, in.Volume)
 		return v == nil, err
 	})
+}
+
+// mayDelete decides from several describes, because one may answer from the
+// past, when the volume had another role: all of them must allow it for a while.
+// It refuses when they do not come to agree on that within Settle.
+func (a *Activities) mayDelete(ctx context.Context, in contract.DeleteVolumeInput) (exists bool, err error) {
+	until := time.Now().Add(a.Settle)
+	var since time.Time // all describes have allowed it
+	err = a.poll(ctx, "volume "+in.Volume+" may be deleted", func(ctx context.Context) (bool, error) {
+		v, err := a.volume(ctx, in.Volume)
+		if err != nil {
+			return false, err
+		}
+		exists = v != nil
+		now := time.Now()
+		if exists {
+			if no := deletable(*v, in); no != nil {
+				since = time.Time{}
+				if now.After(until) {
+					return false, no
+				}
+				return false, nil
+			}
+		}
+		if since.IsZero() {
+			since = now
+		}
+		return now.Sub(since) >= a.Settle/4, nil
+	})
+	return exists, err
 }
 
 // deletable refuses everything whose tags and state do not allow it.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+
+	"github.com/ebb-storage/ebb/internal/contract"
 )
 
 // poll calls look until it is done or fails, with growing, jittered pauses. What
@@ -29,13 +31,15 @@ func (a *Activities) poll(ctx context.Context, what string, look func(context.Co
 }
 
 // settled calls look until it is content, or until EC2's describes had Settle to
-// catch up; then what look said last is the truth.
+// catch up; then what look said last is the truth. Only a refusal is doubted:
+// other errors are returned at once.
 func (a *Activities) settled(ctx context.Context, what string, look func(context.Context) error) error {
 	until := time.Now().Add(a.Settle)
 	var last error
 	err := a.poll(ctx, what, func(ctx context.Context) (bool, error) {
 		last = look(ctx)
-		return last == nil || time.Now().After(until), nil
+		_, doubtful := contract.AsRefusal(last)
+		return !doubtful || time.Now().After(until), nil
 	})
 	if err != nil {
 		return err
