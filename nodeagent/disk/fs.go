@@ -126,6 +126,17 @@ func (m mount) trim(ctx context.Context, size int64) (int64, error) {
 		return 0, err
 	}
 	defer f.Close()
+	// Blocks of files deleted just now are free for FITRIM only after the
+	// transactions that freed them are on disk, and xfs frees them in the
+	// background: statfs makes it begin, syncfs waits.
+	for range 2 {
+		if _, _, err := m.usage(); err != nil {
+			return 0, err
+		}
+		if err := unix.Syncfs(int(f.Fd())); err != nil {
+			return 0, fmt.Errorf("sync %s: %w", m.path, err)
+		}
+	}
 	const fitrim = 0xC0185879
 	var sum int64
 	for at := int64(0); at < size; at += trimStep {

@@ -1,0 +1,89 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/lab"
+	"github.com/ebb-storage/ebb/tests/node"
+)
+
+func start(t *testing.T, o lab.Options) *lab.Lab {
+	t.Helper()
+	if err := node.Available(node.Kind()); err != nil {
+		t.Skip(err)
+	}
+	o.Dir = t.TempDir()
+	l, err := lab.Start(t.Context(), o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, name := range []string{"worker.log", "agent-" + lab.NodeID(0) + ".log", "agent-" + lab.NodeID(1) + ".log"} {
+				if b, err := os.ReadFile(o.Dir + "/" + name); err == nil {
+					t.Logf("%s:\n%s", name, b[max(0, len(b)-6000):])
+				}
+			}
+		}
+		require.NoError(t, l.Close())
+	})
+	return l
+}
+
+// TestLife takes a disk from its creation to its deletion, by the command.
+func TestLife(t *testing.T) {
+	l := start(t, lab.Options{Nodes: 2})
+	ctx := t.Context()
+	began := time.Now()
+	lap := func(what string) { t.Logf("%6.1f s  %s", time.Since(began).Seconds(), what) }
+	var r contract.Result
+	require.NoError(t, l.EbbJSON(ctx, &r, "disk", "create", "data", "--size", "16GiB", "--backing", "2GiB", "--node", lab.NodeID(0), "--mount", "/tmp/data"))
+	require.Equal(t, contract.Done, r.Outcome, "%+v", r)
+	lap("created")
+	d := string(r.Disk)
+	journal := l.Nodes[0].Dir() + "/journal"
+	_, err := l.Sh(ctx, 0, fmt.Sprintf("%s write /tmp/data %s -bytes 1048576 -until 2000000000", l.Bin("ackwriter"), journal))
+	require.NoError(t, err)
+	lap("filled beyond its backing")
+	_, err = l.Sh(ctx, 0, fmt.Sprintf("%s delete /tmp/data %s -keep 10", l.Bin("ackwriter"), journal))
+	require.NoError(t, err)
+	require.NoError(t, l.Until(ctx, time.Minute, "no operation runs", func(ctx context.Context) error {
+		err := l.EbbJSON(ctx, &r, "shrink", d, "--grace", "1s")
+		return err
+	}))
+	require.Equal(t, contract.Done, r.Outcome, "%+v", r)
+	lap(fmt.Sprintf("shrunk %+v", r))
+	require.NoError(t, l.EbbJSON(ctx, &r, "disk", "move", d, "--node", lab.NodeID(1)))
+	lap(fmt.Sprintf("moved %+v", r))
+	_, err = l.Sh(ctx, 1, fmt.Sprintf("%s check /tmp/data %s", l.Bin("ackwriter"), copyJournal(t, l)))
+	require.NoError(t, err)
+	lap("checked")
+	require.NoError(t, l.EbbJSON(ctx, &r, "disk", "delete", d, "--yes"))
+	require.NoError(t, l.Until(ctx, time.Minute, "every volume is gone", func(context.Context) error {
+		if v := l.EC2.Volumes(); len(v) > 0 {
+			return fmt.Errorf("%d volumes: %+v", len(v), v)
+		}
+		return nil
+	}))
+	lap("deleted")
+	_, err = l.Ebb(ctx, "shrink", d)
+	var exit *lab.ExitError
+	require.True(t, errors.As(err, &exit), "%v", err)
+	t.Log(exit)
+}
+
+// copyJournal brings the first node's journal to where the second sees it.
+func copyJournal(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	b, err := os.ReadFile(l.Nodes[0].Dir() + "/journal")
+	require.NoError(t, err)
+	to := l.Nodes[1].Dir() + "/journal"
+	require.NoError(t, os.WriteFile(to, b, 0o644))
+	return to
+}
