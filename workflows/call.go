@@ -30,8 +30,10 @@ const (
 	maxRetryWait = 30 * time.Second   // between two attempts of an activity
 	firstPause   = 15 * time.Second   // between two looks for a lost node
 	maxPause     = 10 * time.Minute   // the longest such pause
-	lookAgain    = 2 * time.Second    // before EC2 is believed that a disk is nowhere
-	settlePause  = 20 * time.Second   // EC2's describes lag behind by about this much
+	absentTries  = 3                  // assemblies of a disk that its node does not see
+	absentPause  = 5 * time.Second
+	lookAgain    = 2 * time.Second  // before EC2 is believed that a disk is nowhere
+	settlePause  = 20 * time.Second // EC2's describes lag behind by about this much
 )
 
 // control runs an activity next to EC2.
@@ -87,6 +89,7 @@ func node[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[
 
 func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length, beside func(workflow.Context)) (Out, error) {
 	var zero Out
+	absent := 0
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		if l == long || !op.lostAt.IsZero() || op.signals.rehome != nil {
 			if err := op.interrupted(); err != nil {
@@ -99,6 +102,17 @@ func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 		if err == nil {
 			out, err = awaited(op.nodeOptions(ctx, string(a), l), op, a, in, l, beside)
 		}
+		if notThere(string(a), err) && absent < absentTries {
+			absent++
+			op.assemble = true
+			op.wait(ctx, "the volumes to appear on node "+at)
+			_, werr := workflow.AwaitWithTimeout(ctx, absentPause, func() bool { return op.interrupted() != nil })
+			if werr != nil {
+				return zero, werr
+			}
+			op.wait(ctx, "")
+			continue
+		}
 		if !noAgent(err) {
 			if err == nil && at == op.node {
 				op.found(ctx)
@@ -109,6 +123,20 @@ func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 			return zero, err
 		}
 	}
+}
+
+// notThere says that a node which EC2 says has the disk does not see it: it may
+// have booted a moment ago. Assembling waits for the volumes.
+func notThere(name string, err error) bool {
+	r, refused := contract.AsRefusal(err)
+	if !refused || (r.Code != contract.DiskUnknown && r.Code != contract.DiskIncomplete) {
+		return false
+	}
+	switch name {
+	case string(contract.AssembleDisk), string(contract.DisassembleDisk), string(contract.FormatDisk):
+		return false
+	}
+	return true
 }
 
 func (op *operation) nodeOptions(ctx workflow.Context, name string, l length) workflow.Context {

@@ -379,3 +379,23 @@ func TestShrinkRetiresAfterGrace(t *testing.T) {
 	require.Equal(t, contract.Refused, r.Outcome, "an active volume is never deleted")
 	w.intact(nodeA)
 }
+
+// A node that was back before anybody missed it has not assembled the disk yet.
+func TestShrinkNodeRebootsQuickly(t *testing.T) {
+	for _, at := range []string{"TrimDisk", "PrepareMove", "EvacuateDisk", "VerifyMove", "CommitMove", "RetireBacking"} {
+		t.Run(at, func(t *testing.T) {
+			w := made(t)
+			w.hook = func(name string, _ int, after bool) error {
+				if name == at && !after && w.count(at) == 1 {
+					w.nodes.Off(nodeA)
+					return errors.New("power cut")
+				}
+				return nil
+			}
+			r := w.run(contract.ShrinkWorkflow, shrinkIn)
+			require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+			require.Positive(t, w.count("AssembleDisk"))
+			w.intact(nodeA)
+		})
+	}
+}
