@@ -279,7 +279,7 @@ func (s *shrink) evacuate(ctx workflow.Context) error {
 	out, err := nodeBeside(ctx, s.operation, contract.EvacuateDisk, s.moveInput(), long, s.throttle)
 	if err == nil {
 		s.result.CopiedBytes, s.result.UsedBytes = out.CopiedBytes, out.UsedBytes
-		s.result.SwapPausesMS = out.SwapPausesMS
+		s.result.SwapPausesMS, s.result.ResumedFraction = out.SwapPausesMS, out.ResumedFraction
 	}
 	return err
 }

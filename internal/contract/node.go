@@ -140,7 +140,7 @@ type EvacuateResult struct {
 	CopiedBytes     int64     `json:"copiedBytes"` // regions copied x region size, since the move's start
 	UsedBytes       int64     `json:"usedBytes"`   // mapped in the old pool
 	SwapPausesMS    []float64 `json:"swapPausesMs"`
-	ResumedFraction float64   `json:"resumedFraction,omitempty"` // in-sync share found when this run picked the move up again; 0: it began it
+	ResumedFraction float64   `json:"resumedFraction,omitempty"` // share of CopiedBytes found done when this run picked the move up again; 0: it began it
 }
 
 // VerifyResult of a finished comparison.

@@ -210,10 +210,13 @@ type Result struct {
 	// SwapPausesMS are the durations of the table swaps of a move, in
 	// milliseconds, as the agent measured them.
 	SwapPausesMS []float64 `json:"swapPausesMs,omitempty"`
-	Snapshot     string    `json:"snapshot,omitempty"`
-	Volumes      []string  `json:"volumes,omitempty"`        // backing at the end
-	Retired      []string  `json:"retiredVolumes,omitempty"` // volumes given to Retire
-	Steps        []string  `json:"steps,omitempty"`          // dry run: what would be done
+	// ResumedFraction is the share of the copy that was found done when the
+	// move was last taken up again after a crash; 0: it was not.
+	ResumedFraction float64  `json:"resumedFraction,omitempty"`
+	Snapshot        string   `json:"snapshot,omitempty"`
+	Volumes         []string `json:"volumes,omitempty"`        // backing at the end
+	Retired         []string `json:"retiredVolumes,omitempty"` // volumes given to Retire
+	Steps           []string `json:"steps,omitempty"`          // dry run: what would be done
 }
 
 // Phase of an operation, as progress, search attribute and current details

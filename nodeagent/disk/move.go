@@ -241,7 +241,9 @@ func (m *Manager) swap(h *handle, move, name string, t dm.Target) error {
 		_ = m.DM.Clear(name)
 		return err
 	}
-	h.pauses[move] = append(h.pauses[move], float64(time.Since(start).Microseconds())/1000)
+	pause := float64(time.Since(start).Microseconds()) / 1000
+	h.pauses[move] = append(h.pauses[move], pause)
+	m.Logger.Info("swapped tables", "device", name, "move", move, "pause_ms", pause)
 	return nil
 }
 
@@ -381,7 +383,8 @@ func (m *Manager) startOrResume(ctx context.Context, in contract.MoveInput, out 
 		if err != nil {
 			return 0, false, err
 		}
-		return float64(st.InSync) / float64(max(st.Total, 1)), true, nil
+		left := min(st.Total-st.InSync, v.incoming.head.CopyRegions)
+		return 1 - float64(left)/float64(max(v.incoming.head.CopyRegions, 1)), true, nil
 	}
 	return 0, true, m.begin(ctx, in.Disk, h)
 }
