@@ -28,8 +28,7 @@ func (c *Client) Poll(ctx context.Context, timeout time.Duration) error {
 	if !c.canPoll() {
 		return pause(ctx, min(timeout, blindInterval))
 	}
-	_, err := awaitReadable(ctx, c.events, timeout)
-	if err != nil {
+	if err := awaitReadable(ctx, c.events, timeout); err != nil {
 		return wrapWait("", err)
 	}
 	// From here on events count for the next call; the caller sees earlier ones when it reads the state.
@@ -65,7 +64,7 @@ func (c *Client) WaitEvent(ctx context.Context, name string, eventNr uint32) (In
 		if events == nil {
 			err = pause(ctx, blindInterval)
 		} else {
-			_, err = awaitReadable(ctx, events, waitInterval)
+			err = awaitReadable(ctx, events, waitInterval)
 		}
 		if err != nil {
 			return Info{}, wrapWait(name, err)
@@ -94,10 +93,10 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // awaitReadable polls f until it is readable, the timeout has passed or ctx ends.
-func awaitReadable(ctx context.Context, f *os.File, timeout time.Duration) (ready bool, err error) {
+func awaitReadable(ctx context.Context, f *os.File, timeout time.Duration) error {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return false, fmt.Errorf("eventfd: %w", err)
+		return fmt.Errorf("eventfd: %w", err)
 	}
 	defer func() { _ = unix.Close(wake) }()
 	woken := make(chan struct{})
@@ -112,19 +111,19 @@ func awaitReadable(ctx context.Context, f *os.File, timeout time.Duration) (read
 	}()
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return false, err
+		return err
 	}
-	if e := conn.Control(func(fd uintptr) { ready, err = pollTwo(int(fd), wake, timeout) }); e != nil {
-		return false, e
+	if e := conn.Control(func(fd uintptr) { err = pollTwo(int(fd), wake, timeout) }); e != nil {
+		return e
 	}
 	if err == nil {
 		err = ctx.Err()
 	}
-	return ready, err
+	return err
 }
 
-// pollTwo waits until fd or wake is readable and tells whether fd is.
-func pollTwo(fd, wake int, timeout time.Duration) (bool, error) {
+// pollTwo waits until fd or wake is readable, or the timeout has passed.
+func pollTwo(fd, wake int, timeout time.Duration) error {
 	end := time.Now().Add(timeout)
 	for {
 		left := max(0, time.Until(end))
@@ -135,10 +134,10 @@ func pollTwo(fd, wake int, timeout time.Duration) (bool, error) {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return false, fmt.Errorf("poll: %w", err)
+			return fmt.Errorf("poll: %w", err)
 		case set[0].Revents&^unix.POLLIN != 0:
-			return false, fmt.Errorf("poll: events %#x", set[0].Revents)
+			return fmt.Errorf("poll: events %#x", set[0].Revents)
 		}
-		return set[0].Revents != 0, nil
+		return nil
 	}
 }

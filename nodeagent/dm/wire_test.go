@@ -2,7 +2,6 @@ package dm
 
 import (
 	"encoding/binary"
-	"errors"
 	"strings"
 	"testing"
 
@@ -205,7 +204,7 @@ func TestErrors(t *testing.T) {
 	require.ErrorIs(t, fail(opRemove, "x", unix.EBUSY), ErrBusy)
 	require.ErrorIs(t, fail(opOpen, "", unix.ENOTTY), ErrUnsupported)
 	var e *Error
-	require.True(t, errors.As(err, &e))
+	require.ErrorAs(t, err, &e)
 	require.Equal(t, "x", e.Name)
 }
 

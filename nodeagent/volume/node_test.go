@@ -74,7 +74,7 @@ func readWrite(t *testing.T, host *nodetest.Cloud, l volume.Locator) {
 	require.NoError(t, d.Verify())
 	var st unix.Stat_t
 	require.NoError(t, unix.Fstat(int(d.Fd()), &st))
-	require.Equal(t, d.Dev(), dm.Dev{Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)})
+	require.Equal(t, dm.Dev{Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}, d.Dev())
 	require.ErrorIs(t, host.Detach(volA), node.ErrBusy, "while it is open, its number stays its own")
 	require.NoError(t, d.Verify())
 

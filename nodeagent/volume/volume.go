@@ -18,11 +18,11 @@ import (
 )
 
 var (
-	// ErrNotAttached: no attached block device is that volume, or the open one is no longer.
+	// ErrNotAttached says that no attached block device is that volume, or that the open one is no longer.
 	ErrNotAttached = errors.New("volume is not attached")
-	// ErrAmbiguous: more than one block device says it is that volume.
+	// ErrAmbiguous says that more than one block device says it is that volume.
 	ErrAmbiguous = errors.New("several devices claim to be the volume")
-	// ErrUnaligned: direct I/O needs buffers, offsets and lengths in whole logical blocks.
+	// ErrUnaligned says that direct I/O needs buffers, offsets and lengths in whole logical blocks.
 	ErrUnaligned = errors.New("unaligned direct I/O")
 )
 

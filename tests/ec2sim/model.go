@@ -160,9 +160,9 @@ func (m *Modification) running() bool {
 	return m != nil && (m.State == StateModifying || m.State == StateOptimizing)
 }
 
-func (s *Snapshot) clone() *Snapshot {
-	c := *s
-	c.Tags = maps.Clone(s.Tags)
+func (sn *Snapshot) clone() *Snapshot {
+	c := *sn
+	c.Tags = maps.Clone(sn.Tags)
 	return &c
 }
 
