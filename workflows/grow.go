@@ -37,8 +37,7 @@ func grow(ctx workflow.Context, op *operation, in contract.GrowInput, name strin
 		op.result.BeforeGiB = plan.CeilGiB(m.BackingBytes)
 	}
 	if p, ok := op.incomingPressure(m); ok && in.ToGiB == 0 && !in.DryRun {
-		_, err := op.growIncoming(ctx, m, p)
-		return err
+		return op.growIncoming(ctx, m, p)
 	}
 	d, err := op.growDecision(m, in)
 	if err != nil {

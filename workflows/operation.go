@@ -84,8 +84,7 @@ func operate(root workflow.Context, h header, body func(workflow.Context, *opera
 	if err != nil {
 		return contract.Result{}, err
 	}
-	if h.input != nil {
-		r := contract.Refuse(contract.BadInput, "%v", h.input).WithNext("correct the input and start again")
+	if r := badInput(h.input); r != nil {
 		op.progress.Refusal, op.result.Refusal, op.result.Outcome = r, r, contract.Refused
 		return op.result, nil
 	}
@@ -95,6 +94,13 @@ func operate(root workflow.Context, h header, body func(workflow.Context, *opera
 
 	err = body(ctx, op)
 	return op.finish(ctx, err)
+}
+
+func badInput(err error) *contract.Refusal {
+	if err == nil {
+		return nil
+	}
+	return contract.Refuse(contract.BadInput, "%v", err).WithNext("correct the input and start again")
 }
 
 // finish undoes what a failed body left, serves signals that came late, and

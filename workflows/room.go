@@ -28,7 +28,7 @@ func (op *operation) keepRoom(ctx workflow.Context) {
 				if !ok || op.closing {
 					return nil
 				}
-				_, err := op.makeRoom(ctx, &p)
+				err := op.makeRoom(ctx, p)
 				op.noteRoom(ctx, p, err)
 				return nil
 			})
@@ -51,29 +51,28 @@ func (op *operation) noteRoom(ctx workflow.Context, p contract.Pressure, err err
 	}
 }
 
-// makeRoom grows the backing that a pressure signal names, or the active one as
-// its usage asks for when p is nil. A signal measured before the last growth
-// grows nothing again. It says whether anything was grown; the caller holds mu.
-func (op *operation) makeRoom(ctx workflow.Context, p *contract.Pressure) (bool, error) {
+// makeRoom grows the backing that a pressure signal names. A signal measured
+// before the last growth grows nothing again. The caller holds mu.
+func (op *operation) makeRoom(ctx workflow.Context, p contract.Pressure) error {
 	m, err := op.measure(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if p != nil && m.Move != nil && p.Generation == m.Move.Generation && p.Generation != m.Generation {
-		return op.growIncoming(ctx, m, *p)
+	if m.Move != nil && p.Generation == m.Move.Generation && p.Generation != m.Generation {
+		return op.growIncoming(ctx, m, p)
 	}
 	u := usageOf(m)
 	forced := m.Full
-	if p != nil && (p.Generation == m.Generation || p.Generation == 0) {
+	if p.Generation == m.Generation || p.Generation == 0 {
 		u.FillRate = max(u.FillRate, p.FillRate)
 		forced = forced || m.BackingBytes <= p.BackingBytes || p.BackingBytes == 0
 	}
 	d, err := plan.GrowTarget(u, op.plan, forced)
 	if err != nil || d.Enough {
-		return false, err
+		return err
 	}
 	_, err = op.extend(ctx, m, d)
-	return err == nil, err
+	return err
 }
 
 // measure asks the node, after finishing an append that was interrupted.
@@ -101,7 +100,7 @@ func (op *operation) extend(ctx workflow.Context, m contract.Measurement, d plan
 	last := m.Members[len(m.Members)-1]
 	// An earlier modification that the pool does not use yet costs nothing.
 	if last.DeviceBytes >= last.Bytes+contract.GiB {
-		op.enter(ctx, contract.PhaseExtend)
+		op.doing(ctx, contract.PhaseExtend)
 		grown, err := op.growBacking(ctx, last.Volume, last.DeviceBytes)
 		if err != nil || plan.CeilGiB(grown.BackingBytes) >= d.GiB {
 			return grown, err
@@ -111,7 +110,7 @@ func (op *operation) extend(ctx workflow.Context, m contract.Measurement, d plan
 	missing := d.GiB - plan.CeilGiB(m.BackingBytes)
 	v, err := op.modify(ctx, last.Volume, plan.CeilGiB(last.Bytes)+missing)
 	if err == nil {
-		op.enter(ctx, contract.PhaseExtend)
+		op.doing(ctx, contract.PhaseExtend)
 		return op.growBacking(ctx, last.Volume, v.SizeGiB*contract.GiB)
 	}
 	if !modifyRefused(err) {
@@ -139,7 +138,7 @@ func modifyRefused(err error) bool {
 // modify asks EBS for a larger volume and gives up waiting after
 // ModifyPatience; what comes late is found by the next growth.
 func (op *operation) modify(ctx workflow.Context, volume string, gib int64) (contract.VolumeFacts, error) {
-	op.enter(ctx, contract.PhaseModify)
+	op.doing(ctx, contract.PhaseModify)
 	timer, stop := workflow.WithCancel(ctx)
 	defer stop()
 	late := workflow.NewTimer(timer, op.set.ModifyPatience)
@@ -186,7 +185,7 @@ func (op *operation) addVolume(ctx workflow.Context, m contract.Measurement, lik
 	if in.Like == nil {
 		return contract.Refuse(contract.DiskIncomplete, "EC2 does not name a member of the backing as the disk's").WithDisk(op.disk).WithVolume(like)
 	}
-	op.enter(ctx, contract.PhaseCreate)
+	op.doing(ctx, contract.PhaseCreate)
 	v, err := control(ctx, op, contract.CreateVolume, in, brief)
 	if err != nil {
 		return err
@@ -220,12 +219,12 @@ func (op *operation) append(ctx workflow.Context, m contract.Measurement) (contr
 }
 
 func (op *operation) appendNew(ctx workflow.Context, v contract.VolumeFacts) (contract.Measurement, error) {
-	op.enter(ctx, contract.PhaseAttach)
+	op.doing(ctx, contract.PhaseAttach)
 	_, err := control(ctx, op, contract.AttachVolume, contract.AttachVolumeInput{Disk: op.disk, Volume: v.ID, Node: op.node}, brief)
 	if err != nil {
 		return contract.Measurement{}, err
 	}
-	op.enter(ctx, contract.PhaseExtend)
+	op.doing(ctx, contract.PhaseExtend)
 	return node(ctx, op, contract.AppendVolume, contract.AppendVolumeInput{Disk: op.disk, Volume: v.ID}, brief)
 }
 
@@ -277,14 +276,14 @@ func member(ms []contract.Member, volume string) bool {
 
 // growIncoming grows the new backing of a running move. When EBS refuses, the
 // move is given up: the old backing is complete.
-func (op *operation) growIncoming(ctx workflow.Context, m contract.Measurement, p contract.Pressure) (bool, error) {
+func (op *operation) growIncoming(ctx workflow.Context, m contract.Measurement, p contract.Pressure) error {
 	mv := m.Move
 	var backing int64
 	for _, b := range mv.Members {
 		backing += b.Bytes
 	}
 	if len(mv.Members) == 0 || (backing > p.BackingBytes && p.BackingBytes != 0 && !mv.Full) {
-		return false, nil
+		return nil
 	}
 	u := plan.Usage{
 		SizeBytes: m.SizeBytes, BackingBytes: backing, OverheadBytes: backing - mv.PoolBytes,
@@ -301,13 +300,13 @@ func (op *operation) growIncoming(ctx workflow.Context, m contract.Measurement, 
 		}
 		if err == nil {
 			_, err = op.growBacking(ctx, last.Volume, v.SizeGiB*contract.GiB)
-			return err == nil, err
+			return err
 		}
 	}
 	if _, refused := contract.AsRefusal(err); !refused && !errors.Is(err, errSlow) {
-		return false, err
+		return err
 	}
-	return false, op.giveUpMove(ctx, m, err)
+	return op.giveUpMove(ctx, m, err)
 }
 
 // giveUpMove makes the operation that owns the move abort it. A move that no

@@ -35,6 +35,14 @@ func (op *operation) enter(ctx workflow.Context, phase contract.Phase) {
 	op.show(ctx)
 }
 
+// doing is enter for steps of a growth. Beside another operation they go
+// unseen: its own phase stands.
+func (op *operation) doing(ctx workflow.Context, phase contract.Phase) {
+	if op.progress.Operation == contract.GrowWorkflow {
+		op.enter(ctx, phase)
+	}
+}
+
 // wait says what the operation waits for; empty ends it.
 func (op *operation) wait(ctx workflow.Context, words string) {
 	op.progress.Waiting = words
@@ -83,14 +91,18 @@ func (op *operation) planned(ctx workflow.Context, name string, from, to int64, 
 func (op *operation) show(ctx workflow.Context) {
 	p := op.progress
 	var b strings.Builder
-	fmt.Fprintf(&b, "### %s of `%s`\n\n", p.Operation, p.Disk)
-	fmt.Fprintf(&b, "Step **%d of %d**: **%s**", p.Step, p.Steps, p.Phase)
+	line := func(format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		b.WriteString(text)
+	}
+	line("### %s of `%s`\n\n", p.Operation, p.Disk)
+	line("Step **%d of %d**: **%s**", p.Step, p.Steps, p.Phase)
 	if p.Node != "" {
-		fmt.Fprintf(&b, " on node `%s`", p.Node)
+		line(" on node `%s`", p.Node)
 	}
 	b.WriteString("\n\n")
 	if p.ToGiB != 0 {
-		fmt.Fprintf(&b, "- backing: %d GiB to %d GiB\n", p.FromGiB, p.ToGiB)
+		line("- backing: %d GiB to %d GiB\n", p.FromGiB, p.ToGiB)
 	}
 	if p.Paused {
 		b.WriteString("- paused\n")
@@ -99,10 +111,10 @@ func (op *operation) show(ctx workflow.Context) {
 		b.WriteString("- cancelling: everything is put back\n")
 	}
 	if p.Waiting != "" {
-		fmt.Fprintf(&b, "- waiting: %s\n", p.Waiting)
+		line("- waiting: %s\n", p.Waiting)
 	}
 	if p.Refusal != nil {
-		fmt.Fprintf(&b, "- refused: %s\n", p.Refusal.Error())
+		line("- refused: %s\n", p.Refusal.Error())
 	}
 	workflow.SetCurrentDetails(ctx, b.String())
 }

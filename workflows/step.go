@@ -157,7 +157,7 @@ func (op *operation) serveLate(ctx workflow.Context) {
 			continue
 		}
 		if p, ok := op.signals.takePressure(); ok {
-			err := op.locked(ctx, alone, func() error { _, err := op.makeRoom(ctx, &p); return err })
+			err := op.locked(ctx, alone, func() error { return op.makeRoom(ctx, p) })
 			switch {
 			case errors.Is(err, errYield):
 				op.signals.pressure = append(op.signals.pressure, p)

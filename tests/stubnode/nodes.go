@@ -30,10 +30,8 @@ type Nodes struct {
 	disks map[contract.DiskID]*Disk
 	// hook is called before and after every activity, without the lock.
 	hook Hook
-	// CopyTime is how long EvacuateDisk takes, or until Release.
-	copyTime time.Duration
-	hold     chan struct{}
-	beat     bool
+	// hold makes copies wait until it is closed.
+	hold chan struct{}
 }
 
 // Hook may fail a call before its effect, or after it.

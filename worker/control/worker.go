@@ -21,8 +21,8 @@ import (
 
 const (
 	heartbeatEvery = 5 * time.Second
-	retryMin       = 200 * time.Millisecond
-	retryMax       = 5 * time.Second
+	firstRetry     = 200 * time.Millisecond
+	longestRetry   = 5 * time.Second
 	callTimeout    = 5 * time.Second
 	stopGrace      = 15 * time.Second
 	// maxActivities is far above what is in flight: waiting for EC2 costs a
@@ -75,7 +75,7 @@ func Dial(log *slog.Logger) (Connection, error) {
 	}
 	o.Logger = sdklog.NewStructuredLogger(log.With("component", "temporal"))
 	reconnect := backoff.DefaultConfig
-	reconnect.BaseDelay, reconnect.MaxDelay = retryMin, retryMax
+	reconnect.BaseDelay, reconnect.MaxDelay = firstRetry, longestRetry
 	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions,
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: callTimeout}))
 	c, err := client.NewLazyClient(o)
@@ -100,9 +100,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		defer stop()
 	}
 	defer w.client.Close()
-	wait := retryMin
+	wait := firstRetry
 	for ctx.Err() == nil {
-		err := w.serve(ctx, func() { wait = retryMin })
+		err := w.serve(ctx, func() { wait = firstRetry })
 		if ctx.Err() != nil {
 			break
 		}
@@ -112,7 +112,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, retryMax)
+		wait = min(2*wait, longestRetry)
 	}
 	w.state.set("stopping")
 	return nil
