@@ -64,9 +64,9 @@ func GrowTarget(u Usage, p Policy, forced bool) (Decision, error) {
 	ceiling := CeilingGiB(u)
 	pool := u.BackingBytes - u.OverheadBytes
 	comfortable := int64(float64(u.UsedBytes)/p.Utilization) + u.OverheadBytes
-	// A burst is not a trend: one growth at most doubles the backing for the
-	// fill rate's sake, the next one doubles it again.
-	lasting := u.UsedBytes + int64(math.Min(u.FillRate*p.Horizon.Seconds(), float64(u.BackingBytes))) + u.OverheadBytes
+	// A burst is not a trend: for the fill rate's sake one growth makes room for
+	// as much again as is used, and the next one for as much again.
+	lasting := u.UsedBytes + int64(math.Min(u.FillRate*p.Horizon.Seconds(), float64(u.UsedBytes))) + u.OverheadBytes
 	need := max(comfortable, lasting)
 	if !forced && need <= u.BackingBytes {
 		return Decision{GiB: have, Enough: true, Reason: fmt.Sprintf(

@@ -129,7 +129,7 @@ func TestGrowTargetReasons(t *testing.T) {
 	u.FillRate = 10 * float64(gib) / (10 * time.Minute).Seconds()
 	d, err = plan.GrowTarget(u, policy(), false)
 	require.NoError(t, err)
-	require.EqualValues(t, 13, d.GiB)
+	require.EqualValues(t, 6, d.GiB)
 	require.Contains(t, d.Reason, "filling at")
 }
 
