@@ -21,6 +21,10 @@ const (
 	// long calls are left when the operation is cancelled or rehomed: what they
 	// do can be taken up again or undone at any moment.
 	long
+	// queued calls are brief ones to a node that does not answer: they wait in
+	// its queue so that they start as soon as it is back. An interruption takes
+	// them out of the queue; one that has started is waited for.
+	queued
 )
 
 const (
@@ -28,8 +32,8 @@ const (
 	longNode     = 7 * 24 * time.Hour // one attempt of a copy or verification
 	longNodeAll  = 4 * longNode       // with all its retries
 	maxRetryWait = 30 * time.Second   // between two attempts of an activity
-	firstPause   = 15 * time.Second   // between two looks for a lost node
-	maxPause     = 10 * time.Minute   // the longest such pause
+	lostPause    = 5 * time.Second    // before a lost node is asked again
+	maxQueued    = 10 * time.Minute   // the longest wait in a lost node's queue before EC2 is asked where the disk is
 	absentTries  = 3                  // assemblies of a disk that its node does not see
 	absentPause  = 5 * time.Second
 	lookAgain    = 2 * time.Second  // before EC2 is believed that a disk is nowhere
@@ -56,14 +60,15 @@ func controlFor[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 	return awaited(ctx, op, a, in, l, nil)
 }
 
-// awaited starts a and waits: for a long call also for an interruption. Beside,
-// when not nil, is called whenever something was asked of the running call.
+// awaited starts a and waits: for a long or queued call also for an
+// interruption. Beside, when not nil, is called whenever something was asked of
+// the running call.
 func awaited[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length, beside func(workflow.Context)) (Out, error) {
 	var zero Out
 	call, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	f := a.Start(call, in)
-	for l == long && !f.IsReady() {
+	for l != brief && !f.IsReady() {
 		err := workflow.Await(ctx, func() bool {
 			return f.IsReady() || op.interrupted() != nil || (beside != nil && op.signals.throttle)
 		})
@@ -73,8 +78,15 @@ func awaited[In, Out any](ctx workflow.Context, op *operation, a contract.Activi
 		if f.IsReady() {
 			break
 		}
-		if err := op.interrupted(); err != nil {
-			return zero, err
+		if stop := op.interrupted(); stop != nil {
+			if l == long {
+				return zero, stop
+			}
+			cancel()
+			if out, err := f.Get(ctx); err == nil {
+				return out, nil
+			}
+			return zero, stop
 		}
 		beside(ctx)
 	}
@@ -90,27 +102,28 @@ func node[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[
 func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length, beside func(workflow.Context)) (Out, error) {
 	var zero Out
 	absent := 0
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		if l == long || !op.lostAt.IsZero() || op.signals.rehome != nil {
+	for queue := op.set.NodeTimeout; ; queue = min(2*queue, max(maxQueued, op.set.NodeTimeout)) {
+		how := l
+		if l == brief && !op.lostAt.IsZero() {
+			how = queued
+		}
+		if how != brief || op.signals.rehome != nil {
 			if err := op.interrupted(); err != nil {
 				return zero, err
 			}
 		}
 		at := op.node
 		var out Out
-		err := op.reassemble(ctx, string(a))
+		err := op.reassemble(ctx, string(a), queue)
 		if err == nil {
-			out, err = awaited(op.nodeOptions(ctx, string(a), l), op, a, in, l, beside)
+			out, err = awaited(op.nodeOptions(ctx, string(a), how, queue), op, a, in, how, beside)
 		}
 		if notThere(string(a), err) && absent < absentTries {
 			absent++
-			op.assemble = true
-			op.wait(ctx, "the volumes to appear on node "+at)
-			_, werr := workflow.AwaitWithTimeout(ctx, absentPause, func() bool { return op.interrupted() != nil })
-			if werr != nil {
-				return zero, werr
+			err = op.absent(ctx, at)
+			if err != nil {
+				return zero, err
 			}
-			op.wait(ctx, "")
 			continue
 		}
 		if !noAgent(err) {
@@ -119,10 +132,20 @@ func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 			}
 			return out, err
 		}
-		if err := op.lost(ctx, at, pause); err != nil {
+		if err := op.lost(ctx, at); err != nil {
 			return zero, err
 		}
 	}
+}
+
+// absent waits a moment for volumes that the node does not see, and has the disk
+// assembled before the next try.
+func (op *operation) absent(ctx workflow.Context, at string) error {
+	op.assemble = true
+	op.wait(ctx, "the volumes to appear on node "+at)
+	_, err := workflow.AwaitWithTimeout(ctx, absentPause, func() bool { return op.interrupted() != nil })
+	op.wait(ctx, "")
+	return err
 }
 
 // notThere says that a node which EC2 says has the disk does not see it: it may
@@ -139,13 +162,14 @@ func notThere(name string, err error) bool {
 	return true
 }
 
-func (op *operation) nodeOptions(ctx workflow.Context, name string, l length) workflow.Context {
+func (op *operation) nodeOptions(ctx workflow.Context, name string, l length, queue time.Duration) workflow.Context {
 	o := workflow.ActivityOptions{
 		TaskQueue:              contract.NodeQueue(op.node),
-		ScheduleToStartTimeout: op.set.NodeTimeout,
+		ScheduleToStartTimeout: queue,
 		ScheduleToCloseTimeout: briefNode,
 		StartToCloseTimeout:    briefNode,
 		HeartbeatTimeout:       contract.NodeHeartbeat,
+		WaitForCancellation:    l == queued,
 		Summary:                fmt.Sprintf("%s: %s", op.progress.Phase, name),
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: maxRetryWait,
@@ -164,9 +188,9 @@ func noAgent(err error) bool {
 }
 
 // lost is called when the agent on node at did not answer. It follows the disk
-// when EC2 has it elsewhere, else it waits a while. It ends the operation after
+// when EC2 has it elsewhere; else the node is asked again, for longer. It ends the operation after
 // NodePatience, with everything left as it is.
-func (op *operation) lost(ctx workflow.Context, at string, pause time.Duration) error {
+func (op *operation) lost(ctx workflow.Context, at string) error {
 	op.assemble = true
 	if op.lostAt.IsZero() {
 		op.lostAt = workflow.Now(ctx)
@@ -186,7 +210,7 @@ func (op *operation) lost(ctx workflow.Context, at string, pause time.Duration) 
 			at, since.Round(time.Second), op.disk)
 	}
 	op.wait(ctx, fmt.Sprintf("no agent answers on node %s; bring it back, or rehome the disk", at))
-	_, err = workflow.AwaitWithTimeout(ctx, pause, func() bool { return op.interrupted() != nil })
+	_, err = workflow.AwaitWithTimeout(ctx, lostPause, func() bool { return op.interrupted() != nil })
 	return err
 }
 
@@ -200,7 +224,7 @@ func (op *operation) found(ctx workflow.Context) {
 
 // reassemble assembles the disk after its node was lost: the node may have been
 // rebooted, or be another one. The agent does it by itself too; both may.
-func (op *operation) reassemble(ctx workflow.Context, next string) error {
+func (op *operation) reassemble(ctx workflow.Context, next string, queue time.Duration) error {
 	if !op.assemble || next == string(contract.AssembleDisk) || next == string(contract.DisassembleDisk) || next == string(contract.FormatDisk) {
 		return nil
 	}
@@ -209,7 +233,8 @@ func (op *operation) reassemble(ctx workflow.Context, next string) error {
 		return err
 	}
 	in := contract.AssembleDiskInput{Disk: op.disk, Volumes: attachedTo(facts, op.node)}
-	if _, err := awaited(op.nodeOptions(ctx, string(contract.AssembleDisk), brief), op, contract.AssembleDisk, in, brief, nil); err != nil {
+	ctx = op.nodeOptions(ctx, string(contract.AssembleDisk), queued, queue)
+	if _, err := awaited(ctx, op, contract.AssembleDisk, in, queued, nil); err != nil {
 		return err
 	}
 	op.assemble = false

@@ -23,6 +23,9 @@ func Rehome(ctx workflow.Context, in contract.RehomeInput) (contract.Result, err
 		phases: []contract.Phase{contract.PhaseCheck, contract.PhaseRehome},
 	}, func(ctx workflow.Context, op *operation) error {
 		return op.step(ctx, contract.PhaseRehome, alone, func() error {
+			if op.rehomed {
+				return nil // a signal said where to, later than the input
+			}
 			if in.DryRun {
 				h, err := op.plot(ctx, in)
 				if err == nil {

@@ -208,7 +208,7 @@ func TestShrinkNodeAway(t *testing.T) {
 			}
 			return nil
 		}
-		r, err := w.try(contract.ShrinkWorkflow, shrinkIn)
+		r, err := w.try(contract.ShrinkWorkflow, contract.ShrinkInput{Disk: disk, Settings: contract.Settings{NodePatience: 2 * time.Hour}})
 		return w, r, err
 	}
 	t.Run("comes back", func(t *testing.T) {
@@ -219,7 +219,7 @@ func TestShrinkNodeAway(t *testing.T) {
 		w.intact(nodeA)
 	})
 	t.Run("stays away", func(t *testing.T) {
-		w, _, err := away(t, 48*time.Hour)
+		w, _, err := away(t, 5*time.Hour)
 		require.ErrorContains(t, err, "no agent has answered")
 		require.Len(t, w.vols, 2, "nothing is deleted while the node cannot say")
 		// The next one takes the move up.

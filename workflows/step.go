@@ -130,6 +130,7 @@ func (op *operation) serveRehome(ctx workflow.Context) error {
 		switch {
 		case err == nil:
 			op.progress.Refusal = nil
+			op.rehomed = true
 		case refused:
 			op.progress.Refusal = r
 		case errors.Is(err, errYield): // a newer rehome replaces this one

@@ -152,7 +152,7 @@ func orphanMove(t *testing.T) *world {
 		}
 		return nil
 	}
-	_, err := w.try(contract.ShrinkWorkflow, shrinkIn)
+	_, err := w.try(contract.ShrinkWorkflow, contract.ShrinkInput{Disk: disk, Settings: contract.Settings{NodePatience: time.Minute}})
 	require.Error(t, err)
 	w.hook = nil
 	w.dead[nodeA] = false

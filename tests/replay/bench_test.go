@@ -53,6 +53,9 @@ type bench struct {
 	nodes *stubnode.Nodes
 	c     client.Client
 
+	// restart ends the control worker, if any, and starts another.
+	restart, stopWorker func()
+
 	mu     sync.Mutex
 	agents map[string]worker.Worker
 }
@@ -104,22 +107,29 @@ func newBench(t *testing.T) *bench {
 		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 	})
 	acts := ec2.New(api, ec2.Options{PollMin: 20 * time.Millisecond, PollMax: 200 * time.Millisecond, Settle: 2 * time.Second, Log: log, Cluster: "bench"})
-	run, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	// The worker closes its client, so it has one of its own.
-	own, err := client.NewLazyClient(client.Options{HostPort: srv.FrontendHostPort(), Logger: sdklog.NewStructuredLogger(log)})
-	require.NoError(t, err)
-	w := control.New(control.Connection{Client: own, Namespace: client.DefaultNamespace}, control.Options{
-		Log: log, Register: func(r worker.Registry) {
-			workflows.Register(r)
-			acts.Register(r)
-		},
-	})
-	go func() { done <- w.Run(run) }()
-	t.Cleanup(func() {
-		stop()
-		require.NoError(t, <-done)
-	})
+	b.restart = func() {
+		b.stopWorker()
+		run, stop := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		// The worker closes its client, so it has one of its own.
+		own, err := client.NewLazyClient(client.Options{HostPort: srv.FrontendHostPort(), Logger: sdklog.NewStructuredLogger(log)})
+		require.NoError(t, err)
+		w := control.New(control.Connection{Client: own, Namespace: client.DefaultNamespace}, control.Options{
+			Log: log, Register: func(r worker.Registry) {
+				workflows.Register(r)
+				acts.Register(r)
+			},
+		})
+		go func() { done <- w.Run(run) }()
+		b.stopWorker = func() {
+			stop()
+			require.NoError(t, <-done)
+			b.stopWorker = func() {}
+		}
+	}
+	b.stopWorker = func() {}
+	b.restart()
+	t.Cleanup(func() { b.stopWorker() })
 	b.up(nodeA)
 	b.up(nodeB)
 	t.Cleanup(func() {

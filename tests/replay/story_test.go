@@ -27,7 +27,7 @@ func TestStories(t *testing.T) {
 	var n atomic.Int64
 	story := func(name string, fn func(t *testing.T, b *bench, d contract.DiskID)) {
 		t.Run(name, func(t *testing.T) {
-			sub := &bench{t: t, sim: b.sim, nodes: b.nodes, c: b.c, agents: b.agents}
+			sub := &bench{t: t, sim: b.sim, nodes: b.nodes, c: b.c, agents: b.agents, restart: b.restart}
 			fn(t, sub, contract.DiskID(fmt.Sprintf("d-%017x", n.Add(1))))
 			require.Empty(t, sub.sim.Faults())
 		})
@@ -196,6 +196,29 @@ func TestStories(t *testing.T) {
 		require.Len(t, vs[contract.RoleActive], 1)
 		require.Len(t, vs[contract.RoleRetired], 1)
 		require.Empty(t, vs[contract.RoleIncoming])
+	})
+
+	story("worker restarts", func(t *testing.T, b *bench, d contract.DiskID) {
+		b.create(d)
+		release := b.nodes.Hold()
+		run := b.start(d, contract.ShrinkWorkflow, contract.ShrinkInput{Disk: d})
+		b.phase(d, contract.PhaseCopy)
+		b.restart()
+		release()
+		r := b.end(run, "worker-restart")
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		require.NoError(t, b.nodes.Verify(d, nodeA))
+	})
+
+	story("EBS is slow", func(t *testing.T, b *bench, d contract.DiskID) {
+		b.create(d)
+		b.use(d, 19*contract.GiB)
+		b.sim.AddFault(ec2sim.Fault{Action: "ModifyVolume", DelayBefore: ec2sim.Duration(5 * time.Second)})
+		r := b.run(d, contract.GrowWorkflow, contract.GrowInput{Disk: d, Settings: contract.Settings{ModifyPatience: time.Second}}, "grow-slow")
+		b.sim.ClearFaults()
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		require.Len(t, r.Volumes, 2)
+		require.NoError(t, b.nodes.Verify(d, nodeA))
 	})
 
 	story("missing permission", func(t *testing.T, b *bench, d contract.DiskID) {
