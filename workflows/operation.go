@@ -52,6 +52,7 @@ type operation struct {
 
 	lostAt   time.Time // since when the node has not answered; zero while it does
 	assemble bool      // the node was lost: assemble before the next call
+	hauling  bool      // the disk is between two nodes: only a newer rehome stops it there
 	rehomed  bool      // a rehome signal was carried out
 	closing  bool      // the room maker shall end
 }

@@ -121,14 +121,21 @@ func (op *operation) bring(ctx workflow.Context, in contract.RehomeInput) error 
 	if err != nil {
 		return err
 	}
+	// From here a cancel would leave the disk between two nodes; only a newer
+	// rehome comes between.
+	op.hauling = true
 	was := op.progress.Phase
 	op.enter(ctx, contract.PhaseRehome)
 	if h.from != "" {
 		op.node = h.from
 		if err := op.takeOff(ctx, h); err != nil {
+			if _, refused := contract.AsRefusal(err); refused {
+				op.hauling = false
+			}
 			return err
 		}
 	}
+	op.assemble = true // wherever it goes
 	err = op.putOn(ctx, h, h.to)
 	if _, refused := contract.AsRefusal(err); refused && h.fromUp {
 		if back := op.bringBack(ctx, h); back != nil {
@@ -178,7 +185,7 @@ func (op *operation) putOn(ctx workflow.Context, h haul, to string) error {
 	op.node, op.progress.Node = to, to
 	m, err := node(ctx, op, contract.AssembleDisk, contract.AssembleDiskInput{Disk: op.disk, Volumes: ids(h.move), MountPath: h.mount}, brief)
 	if err == nil {
-		op.assemble = false
+		op.assemble, op.hauling = false, false
 		op.grown(m)
 	}
 	return err

@@ -25,6 +25,10 @@ func Retire(ctx workflow.Context, in contract.RetireInput) (contract.Result, err
 	if err := in.Validate(); err != nil {
 		return refuse(contract.Refuse(contract.BadInput, "%v", err))
 	}
+	err := workflow.UpsertTypedSearchAttributes(ctx, attrDisk.ValueSet(string(in.Disk)), attrOperation.ValueSet(contract.RetireWorkflow), attrPhase.ValueSet(string(contract.PhaseRetire)))
+	if err != nil {
+		workflow.GetLogger(ctx).Warn("Search attributes were not set", "error", err)
+	}
 	until := workflow.Now(ctx).Add(in.Grace)
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Volume `%s`, generation %d of `%s`, is kept until %s. Cancel this workflow to keep it for good.",
 		in.Volume, in.Generation, in.Disk, until.Format(time.RFC3339)))
@@ -43,7 +47,7 @@ func Retire(ctx workflow.Context, in contract.RetireInput) (contract.Result, err
 		WaitForCancellation:    true,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute},
 	})
-	_, err := contract.DeleteVolume.Execute(ctx, contract.DeleteVolumeInput{
+	_, err = contract.DeleteVolume.Execute(ctx, contract.DeleteVolumeInput{
 		Disk: in.Disk, Volume: in.Volume, Roles: []contract.Role{contract.RoleRetired},
 	})
 	if r, ok := contract.AsRefusal(err); ok {

@@ -175,7 +175,7 @@ func (op *operation) addVolume(ctx workflow.Context, m contract.Measurement, lik
 	}
 	in := contract.CreateVolumeInput{
 		Disk: op.disk, Name: facts.Name, Move: op.run + "-a", Generation: m.Generation, Index: index,
-		Role: contract.RoleIncoming, SizeGiB: gib,
+		Role: contract.RoleIncoming,
 	}
 	for _, v := range facts.Volumes {
 		if v.ID == like {
@@ -185,6 +185,7 @@ func (op *operation) addVolume(ctx workflow.Context, m contract.Measurement, lik
 	if in.Like == nil {
 		return contract.Refuse(contract.DiskIncomplete, "EC2 does not name a member of the backing as the disk's").WithDisk(op.disk).WithVolume(like)
 	}
+	in.SizeGiB = max(gib, plan.LeastGiB(in.Like, contract.VolumeSpec{}))
 	op.doing(ctx, contract.PhaseCreate)
 	v, err := control(ctx, op, contract.CreateVolume, in, brief)
 	if err != nil {

@@ -68,11 +68,11 @@ func (op *operation) gate(ctx workflow.Context) error {
 	}
 }
 
-// stopped says why the operation should not go on. An undo, and what follows a
-// commit, always goes on.
+// stopped says why the operation should not go on. An undo, what follows a
+// commit, and a rehome under way always go on.
 func (op *operation) stopped() error {
 	switch {
-	case op.undoing || op.final:
+	case op.undoing || op.final || op.hauling:
 		return nil
 	case op.abandon != nil:
 		return op.abandon
@@ -131,6 +131,7 @@ func (op *operation) serveRehome(ctx workflow.Context) error {
 		case err == nil:
 			op.progress.Refusal = nil
 			op.rehomed = true
+			op.final = op.final || op.progress.Operation == contract.RehomeWorkflow // nothing is left to cancel
 		case refused:
 			op.progress.Refusal = r
 		case errors.Is(err, errYield): // a newer rehome replaces this one

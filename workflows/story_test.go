@@ -315,6 +315,31 @@ func TestRehome(t *testing.T) {
 		require.Equal(t, nodeA, r.Node)
 		w.intact(nodeA)
 	})
+	t.Run("a cancel does not leave it between", func(t *testing.T) {
+		w := made(t)
+		w.at("AttachVolume", contract.SignalCancel, nil)
+		r := w.run(contract.RehomeWorkflow, in)
+		require.Equal(t, contract.Done, r.Outcome)
+		w.intact(nodeB)
+	})
+	t.Run("the new node is away, another is named", func(t *testing.T) {
+		w := made(t)
+		w.dead[nodeB] = true
+		w.env.RegisterDelayedCallback(func() {
+			w.env.SignalWorkflow(contract.SignalCancel, nil)
+			w.env.SignalWorkflow(contract.SignalRehome, contract.RehomeInput{Node: nodeA, Dead: true})
+		}, time.Minute)
+		w.env.RegisterDelayedCallback(func() {
+			w.mu.Lock()
+			w.instances[nodeB].State = "stopped"
+			w.mu.Unlock()
+			w.env.SignalWorkflow(contract.SignalRehome, contract.RehomeInput{Node: nodeA, Dead: true})
+		}, 2*time.Minute)
+		r := w.run(contract.RehomeWorkflow, in)
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		require.Equal(t, nodeA, r.Node)
+		w.intact(nodeA)
+	})
 	t.Run("a running move comes along", func(t *testing.T) {
 		w := orphanMove(t)
 		r := w.run(contract.RehomeWorkflow, in)
