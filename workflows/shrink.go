@@ -28,14 +28,15 @@ type shrink struct {
 	in    contract.ShrinkInput
 	grace time.Duration
 
-	facts   contract.DiskFacts
-	m       contract.Measurement
-	old     []contract.VolumeFacts // the backing the disk moves off
-	like    contract.VolumeFacts   // the performance to keep
-	target  plan.Decision
-	move    string
-	volume  string // the new backing's volume; empty until it is known
-	resumed bool   // the move was begun by an earlier workflow
+	facts     contract.DiskFacts
+	m         contract.Measurement
+	old       []contract.VolumeFacts // the backing the disk moves off
+	like      contract.VolumeFacts   // the performance to keep
+	target    plan.Decision
+	move      string
+	volume    string // the new backing's volume; empty until it is known
+	copyBytes int64  // what a move writes, as the node counts it; 0: unknown
+	resumed   bool   // the move was begun by an earlier workflow
 }
 
 // Shrink moves a disk to a smaller backing while it is in use. Until the commit
@@ -105,7 +106,7 @@ func (s *shrink) check(ctx workflow.Context) error {
 	} else {
 		var t contract.TrimDiskResult
 		t, err = node(ctx, s.operation, contract.TrimDisk, contract.TrimDiskInput{Disk: s.disk}, brief)
-		m = t.Measurement
+		m, s.copyBytes = t.Measurement, t.CopyBytes
 	}
 	if err != nil {
 		return err
@@ -159,7 +160,7 @@ func (s *shrink) takeUp(ctx workflow.Context) (bool, error) {
 // decide chooses the new size and looks whether the node can take it.
 func (s *shrink) decide(ctx workflow.Context) error {
 	floor := plan.LeastGiB(&s.like, s.in.Volume)
-	d, err := plan.ShrinkTarget(usageOf(s.m), s.plan, floor, 0, s.in.ToGiB, !emptySpec(s.in.Volume))
+	d, err := plan.ShrinkTarget(usageOf(s.m), s.plan, floor, s.copyBytes, s.in.ToGiB, !emptySpec(s.in.Volume))
 	if err != nil {
 		return err
 	}

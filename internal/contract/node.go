@@ -88,8 +88,11 @@ type TrimDiskInput struct {
 
 // TrimDiskResult says what a trim gave back.
 type TrimDiskResult struct {
-	TrimmedBytes int64       `json:"trimmedBytes"` // as the filesystem counts it
-	Measurement  Measurement `json:"measurement"`
+	TrimmedBytes int64 `json:"trimmedBytes"` // as the filesystem counts it
+	// CopyBytes is what a move would write now: whole regions, so somewhat more
+	// than is used. 0: a move is running.
+	CopyBytes   int64       `json:"copyBytes,omitempty"`
+	Measurement Measurement `json:"measurement"`
 }
 
 // GrowBackingInput names a member volume and the size EC2 gave it.

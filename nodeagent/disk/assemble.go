@@ -39,7 +39,7 @@ func (m *Manager) assemble(ctx context.Context, d contract.DiskID, h *handle, mo
 		return none, contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0]).
 			WithNext("run the CreateDisk workflow again")
 	}
-	if err := m.assembleTop(ctx, d, v); err != nil {
+	if err := m.assembleTop(ctx, d, h, v); err != nil {
 		return none, err
 	}
 	h.view = v
@@ -71,7 +71,7 @@ func (m *Manager) assemble(ctx context.Context, d contract.DiskID, h *handle, mo
 }
 
 // assembleTop builds the stacks a view needs and the top device over them.
-func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, v *view) error {
+func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle, v *view) error {
 	if a := v.active; a.head.MovePhase == format.Committing && v.incoming != nil {
 		// The commit had not happened: the peer is still incoming.
 		if err := m.save(ctx, a, func(h *format.Header) { h.MovePhase = format.Copying }); err != nil {
@@ -102,6 +102,7 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, v *view) e
 		if table, err = mirrorTable(n.head, log, old, thin); err != nil {
 			return err
 		}
+		startThrottle(n.head)
 	} else if v.active.head.Move != "" && v.active.head.MovePhase != format.NoMove {
 		// The incoming generation is gone or its log was never finished. This
 		// one is complete (I4); forget the move, so that a late return of the
@@ -110,7 +111,14 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, v *view) e
 			return err
 		}
 	}
-	_, err = m.ensure(topName(d), table)
+	_, known := h.resumed[v.active.head.Move]
+	if _, err = m.ensure(topName(d), table); err != nil || known || !v.moving() {
+		return err
+	}
+	st, ok, err := m.mirrorState(d)
+	if ok {
+		h.resumed[v.active.head.Move] = copyFraction(v.incoming.head, st)
+	}
 	return err
 }
 

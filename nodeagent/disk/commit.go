@@ -191,7 +191,7 @@ func (m *Manager) CommitMove(ctx context.Context, in contract.MoveInput) (contra
 		return out, err
 	}
 	// A crash after the header may have left the mirror: finish the swap.
-	if err := m.assembleTop(ctx, in.Disk, h.view); err != nil {
+	if err := m.assembleTop(ctx, in.Disk, h, h.view); err != nil {
 		return out, err
 	}
 	if p := h.pauses[in.Move]; len(p) > 0 {
@@ -253,7 +253,7 @@ func (m *Manager) RetireBacking(ctx context.Context, in contract.MoveInput) (con
 	if v.active.head.Move != in.Move || v.active.head.MovePhase != format.NoMove {
 		return out, contract.Refuse(contract.MoveFailed, "move %s is not committed", in.Move).WithDisk(in.Disk).WithNext("start the operation again")
 	}
-	if err := m.assembleTop(ctx, in.Disk, v); err != nil {
+	if err := m.assembleTop(ctx, in.Disk, h, v); err != nil {
 		return out, err
 	}
 	if err := m.takeDownAll(in.Disk, v.active.head); err != nil {
@@ -365,7 +365,7 @@ func (m *Manager) dropIfFailed(ctx context.Context, d contract.DiskID, h *handle
 		// is in force the new generation, identical, is the disk.
 		if v, err := m.look(ctx, d); err == nil && v.active.head.Generation == n.head.Generation {
 			h.view = v
-			return m.assembleTop(ctx, d, v)
+			return m.assembleTop(ctx, d, h, v)
 		}
 	}
 	if err := m.fallBack(ctx, d, h); err != nil {

@@ -206,6 +206,12 @@ func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDis
 			return out, err
 		}
 	}
-	out.Measurement, err = m.Measure(ctx, d)
+	if out.Measurement, err = m.Measure(ctx, d); err != nil || out.Measurement.Move != nil {
+		return out, err
+	}
+	h := m.lock(d)
+	defer h.mu.Unlock()
+	regionBytes, copies, err := m.planMove(h.view.active)
+	out.CopyBytes = int64(regionBytes * copies)
 	return out, err
 }

@@ -45,6 +45,7 @@ type handle struct {
 	failure  map[string]*contract.Refusal // by move: why it was dropped
 	untold   []Event                      // failures that Watch has not reported yet
 	pauses   map[string][]float64         // by move: swap pauses in milliseconds
+	resumed  map[string]float64           // by move: how far its copy was when it was assembled
 	rate     rate
 	hour     hourly
 	pressure time.Time
@@ -73,7 +74,7 @@ func (m *Manager) lock(d contract.DiskID) *handle {
 	m.mu.Lock()
 	h := m.disks[d]
 	if h == nil {
-		h = &handle{failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}}
+		h = &handle{failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
 		m.disks[d] = h
 	}
 	m.mu.Unlock()

@@ -68,17 +68,16 @@ func (m *Manager) PrepareMove(ctx context.Context, in contract.PrepareMoveInput)
 	head := newHeader(in.Disk, in.Generation, a.head.SizeBytes, a.head.BlockBytes)
 	head.Name, head.Filesystem, head.MountPath, head.ThinID = a.head.Name, a.head.Filesystem, a.head.MountPath, a.head.ThinID
 	head.Move, head.MovePhase, head.Peer, head.PeerGen = in.Move, format.Prepared, a.vols[0], a.head.Generation
-	head.RegionBytes, head.ThrottleMiBs = format.RegionBytes(head.SizeBytes), uint64(in.ThrottleMiBs)
+	head.ThrottleMiBs = uint64(in.ThrottleMiBs)
+	if head.RegionBytes, head.CopyRegions, err = m.planMove(a); err != nil {
+		return none, err
+	}
 	b, err := m.initialise(ctx, head, in.Volumes)
 	if err != nil {
 		return none, err
 	}
-	st, err := m.poolState(a)
-	if err != nil {
-		return none, err
-	}
-	if used := st.UsedData * a.head.BlockBytes; b.head.Bytes(format.Data) < used {
-		return none, contract.Refuse(contract.BelowUsed, "the new backing holds %d bytes of data, the disk uses %d", b.head.Bytes(format.Data), used).
+	if copies := head.CopyRegions * head.RegionBytes; b.head.Bytes(format.Data) < copies {
+		return none, contract.Refuse(contract.BelowUsed, "the new backing has room for %d bytes, %d are to be copied", b.head.Bytes(format.Data), copies).
 			WithDisk(in.Disk).WithVolume(in.Volumes[0]).WithNext("choose a larger size")
 	}
 	if err := m.step(ctx, "prepared"); err != nil {
@@ -88,6 +87,35 @@ func (m *Manager) PrepareMove(ctx context.Context, in contract.PrepareMoveInput)
 		return none, err
 	}
 	return m.measure(ctx, in.Disk, h)
+}
+
+// planMove chooses the region size of a move, and counts the regions it would
+// copy now. A large region is fast, but it is copied whole: the largest size is
+// taken that copies hardly more than is used, else the smallest.
+func (m *Manager) planMove(b *backing) (regionBytes, copies uint64, err error) {
+	type run struct{ start, length uint64 }
+	var runs []run
+	var used uint64
+	if err := m.mapped(b, func(start, length uint64) error {
+		runs = append(runs, run{start, length})
+		used += length
+		return nil
+	}); err != nil {
+		return 0, 0, err
+	}
+	for _, regionBytes = range format.RegionSizes(b.head.SizeBytes) {
+		copies = 0
+		next := uint64(0) // first region not counted yet
+		for _, r := range runs {
+			first, last := r.start/regionBytes, (r.start+r.length-1)/regionBytes
+			copies += last + 1 - min(max(first, next), last+1)
+			next = last + 1
+		}
+		if copies*regionBytes <= used+used/25 {
+			break
+		}
+	}
+	return regionBytes, copies, nil
 }
 
 // begin puts the mirror under the live filesystem: steps 1 to 3 of the move in
@@ -375,7 +403,7 @@ func (m *Manager) startOrResume(ctx context.Context, in contract.MoveInput, out 
 		if _, ok, err := m.mirrorState(in.Disk); err != nil {
 			return 0, false, err
 		} else if !ok {
-			if err := m.assembleTop(ctx, in.Disk, v); err != nil {
+			if err := m.assembleTop(ctx, in.Disk, h, v); err != nil {
 				return 0, false, err
 			}
 		}
@@ -383,10 +411,18 @@ func (m *Manager) startOrResume(ctx context.Context, in contract.MoveInput, out 
 		if err != nil {
 			return 0, false, err
 		}
-		left := min(st.Total-st.InSync, v.incoming.head.CopyRegions)
-		return 1 - float64(left)/float64(max(v.incoming.head.CopyRegions, 1)), true, nil
+		fraction := copyFraction(v.incoming.head, st)
+		if f, ok := h.resumed[in.Move]; ok { // found so by the assembly; the kernel has gone on since
+			fraction = f
+		}
+		return fraction, true, nil
 	}
 	return 0, true, m.begin(ctx, in.Disk, h)
+}
+
+// copyFraction is the share of a move's copy that is done.
+func copyFraction(n *format.Header, st dm.MirrorStatus) float64 {
+	return 1 - float64(min(st.Total-st.InSync, n.CopyRegions))/float64(max(n.CopyRegions, 1))
 }
 
 // evacuated looks once at the copy.

@@ -3,6 +3,7 @@ package disk
 import (
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +33,7 @@ func (m *Manager) throttle() *throttle {
 	throttles.Lock()
 	defer throttles.Unlock()
 	throttles.running++
-	return &throttle{percent: 100}
+	return &throttle{percent: readThrottle()}
 }
 
 func (t *throttle) release() {
@@ -64,6 +65,30 @@ func (t *throttle) control(h *format.Header, rateMiBs float64) {
 		setThrottle(int(want))
 	}
 	t.percent = want
+}
+
+// startThrottle holds a copy that the kernel takes up by itself (after a boot)
+// back until an Evacuate steers it: one that was paused or throttled must not
+// run free meanwhile.
+func startThrottle(h *format.Header) {
+	switch {
+	case h.Paused:
+		setThrottle(0)
+	case h.ThrottleMiBs > 0:
+		setThrottle(5)
+	}
+}
+
+func readThrottle() float64 {
+	b, err := os.ReadFile(throttleParam)
+	if err != nil {
+		return 100
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 100
+	}
+	return float64(n)
 }
 
 func setThrottle(percent int) {

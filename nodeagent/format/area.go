@@ -97,16 +97,20 @@ func (h *Header) add(s Segment) {
 	h.Segments = append(h.Segments, s)
 }
 
-// RegionBytes is the region size of a move's dirty log for a disk: at least
-// 1 MiB (smaller ones are slow and hurt the writer, see docs/design.md), and
-// large enough for a bitmap of at most 64 KiB, since each log flush rewrites
-// it whole.
-func RegionBytes(diskBytes uint64) uint64 {
-	r := uint64(1 << 20)
-	for diskBytes/r > 64<<10*8 {
-		r *= 2
+// RegionSizes lists the region sizes that a move of a disk may use, largest
+// first: from 4 MiB to 512 KiB (smaller ones are slow and hurt the writer, see
+// docs/design.md), but large enough for a bitmap of at most 64 KiB, since each
+// log flush rewrites it whole.
+func RegionSizes(diskBytes uint64) []uint64 {
+	least := uint64(512 << 10)
+	for diskBytes/least > 64<<10*8 {
+		least *= 2
 	}
-	return r
+	sizes := []uint64{max(4<<20, least)}
+	for sizes[len(sizes)-1] > least {
+		sizes = append(sizes, sizes[len(sizes)-1]/2)
+	}
+	return sizes
 }
 
 // LogHeader encodes a dm-mirror "disk" log (kernel drivers/md/dm-log.c): magic,

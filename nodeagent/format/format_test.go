@@ -148,10 +148,14 @@ func TestLogRoundTrip(t *testing.T) {
 	require.False(t, got.Get(77))
 }
 
-func TestRegionBytes(t *testing.T) {
-	for _, tc := range []struct{ size, want uint64 }{{1 << 30, 1 << 20}, {512 << 30, 1 << 20}, {1 << 40, 2 << 20}, {2 << 40, 4 << 20}, {64 << 40, 128 << 20}} {
-		require.Equal(t, tc.want, RegionBytes(tc.size))
-		require.LessOrEqual(t, len(LogHeader(tc.size/tc.want, NewBitmap(tc.size/tc.want))), LogBytes)
+func TestRegionSizes(t *testing.T) {
+	for _, tc := range []struct{ size, largest, least uint64 }{
+		{1 << 30, 4 << 20, 512 << 10}, {256 << 30, 4 << 20, 512 << 10}, {512 << 30, 4 << 20, 1 << 20}, {2 << 40, 4 << 20, 4 << 20}, {64 << 40, 128 << 20, 128 << 20},
+	} {
+		sizes := RegionSizes(tc.size)
+		require.Equal(t, tc.largest, sizes[0])
+		require.Equal(t, tc.least, sizes[len(sizes)-1])
+		require.LessOrEqual(t, len(LogHeader(tc.size/tc.least, NewBitmap(tc.size/tc.least))), LogBytes)
 	}
 }
 
