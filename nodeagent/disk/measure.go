@@ -99,7 +99,7 @@ func (m *Manager) measure(ctx context.Context, d contract.DiskID, h *handle) (co
 			return out, err
 		}
 		out.Move = mv
-	} else if o := m.retiring(h.view); o != nil {
+	} else if o := m.retiring(h.view); o != nil && m.stands(o) {
 		out.Move = &contract.MoveState{Move: a.head.Move, Generation: a.head.Generation, Phase: contract.PhaseCommit}
 	}
 	return out, nil
@@ -114,6 +114,15 @@ func (m *Manager) retiring(v *view) *backing {
 		}
 	}
 	return nil
+}
+
+// stands tells whether anything of an old generation is still to be taken down.
+func (m *Manager) stands(o *backing) bool {
+	if o.head.Role != format.Retired {
+		return true
+	}
+	_, err := m.DM.Info(stackName(o.head) + partPool)
+	return !errors.Is(err, dm.ErrNotFound)
 }
 
 func (m *Manager) members(ctx context.Context, b *backing) ([]contract.Member, error) {
