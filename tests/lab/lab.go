@@ -84,8 +84,10 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	if err := os.MkdirAll(l.bin, 0o755); err != nil {
-		return l, err
+	for _, dir := range []string{l.bin, l.Shared()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return l, err
+		}
 	}
 	if err := Build(ctx, l.bin); err != nil {
 		return l, err
@@ -114,7 +116,7 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 		return l, err
 	}
 	for i := range o.Nodes {
-		n, err := node.New(node.Options{ID: NodeID(i), Dir: filepath.Join(o.Dir, NodeID(i)), MemoryMiB: o.MemoryMiB, Share: []string{l.bin}})
+		n, err := node.New(node.Options{ID: NodeID(i), Dir: filepath.Join(o.Dir, NodeID(i)), MemoryMiB: o.MemoryMiB, Share: []string{l.bin, l.Shared()}})
 		if err != nil {
 			return l, err
 		}
@@ -150,6 +152,9 @@ func Build(ctx context.Context, dir string) error {
 // Bin is the path of a program, the same on the host and in the nodes.
 func (l *Lab) Bin(name string) string { return filepath.Join(l.bin, name) }
 
+// Shared is a directory that the host and every node see under this path.
+func (l *Lab) Shared() string { return filepath.Join(l.Dir, "shared") }
+
 // process is a program on the host with its log.
 type process struct {
 	cmd  *exec.Cmd
@@ -182,6 +187,19 @@ func (p *process) kill() {
 	if p != nil {
 		_ = p.cmd.Process.Kill()
 		<-p.done
+	}
+}
+
+// ended tells whether a process is not running.
+func (p *process) ended() bool {
+	if p == nil {
+		return true
+	}
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -313,12 +331,68 @@ func (l *Lab) PowerOn(ctx context.Context, i int) error {
 	return l.StartAgent(ctx, i)
 }
 
-// Kill ends node i for good: EC2 says terminated.
+// Kill ends node i for good: EC2 says stopped. Revive brings it back.
 func (l *Lab) Kill(i int) error {
 	if err := l.PowerCut(i); err != nil {
 		return err
 	}
 	return l.EC2.SetInstanceState(NodeID(i), "stopped")
+}
+
+// Revive starts a killed node i again: EC2 says running, it boots with the
+// volumes that are still attached to it.
+func (l *Lab) Revive(ctx context.Context, i int) error {
+	if err := l.EC2.SetInstanceState(NodeID(i), ec2sim.StateRunning); err != nil {
+		return err
+	}
+	return l.PowerOn(ctx, i)
+}
+
+// Ensure starts whatever part is not running, so that one failed test leaves
+// the next a whole lab.
+func (l *Lab) Ensure(ctx context.Context) error {
+	if l.temporal.ended() {
+		if err := l.StartTemporal(ctx); err != nil {
+			return err
+		}
+	}
+	if l.worker.ended() {
+		if err := l.StartWorker(); err != nil {
+			return err
+		}
+	}
+	for i, n := range l.Nodes {
+		if err := l.EC2.SetInstanceState(n.ID(), ec2sim.StateRunning); err != nil {
+			return err
+		}
+		if !n.Running() {
+			if err := l.PowerOn(ctx, i); err != nil {
+				return err
+			}
+			continue
+		}
+		if l.agentEnded(i) {
+			if err := l.StartAgent(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Lab) agentEnded(i int) bool {
+	l.mu.Lock()
+	p := l.agents[NodeID(i)]
+	l.mu.Unlock()
+	if p == nil {
+		return true
+	}
+	select {
+	case <-p.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // ExitError is a command's exit code and what it printed.

@@ -1,0 +1,11 @@
+// Package chaos crashes the whole of Ebb, part by part, while it grows and
+// shrinks disks under a program that writes, and holds it to what it promises:
+// the operation ends as it should, every acknowledged write is there, no write
+// fails, the filesystem checks clean, one generation is active, EC2 has no
+// volume that nothing explains and no node a device it should not have.
+//
+// It has tests only. A scenario says what happens (strike) and when (moment) in
+// which operation; all run on one lab, each on a disk of its own. A short part
+// runs by default, every step boundary with EBB_TEST_FULL=1. EBB_CHAOS_SEED
+// chooses the random moments, EBB_CHAOS_RUN (a regular expression) the scenarios.
+package chaos

@@ -1,0 +1,159 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// moment is when something happens, as seen from outside.
+type moment interface {
+	String() string
+	// wait returns at the moment, or with an error when it cannot come any more.
+	wait(ctx context.Context, s *stage) error
+}
+
+// before is the boundary in front of a step: its activity was scheduled.
+type before struct {
+	activity string
+	plus     time.Duration
+}
+
+func (m before) String() string { return delayed("before "+m.activity, m.plus) }
+
+func (m before) wait(ctx context.Context, s *stage) error {
+	if err := s.event(ctx, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, m.activity); err != nil {
+		return err
+	}
+	return sleep(ctx, m.plus)
+}
+
+// after is the boundary behind a step: its activity completed.
+type after struct{ activity string }
+
+func (m after) String() string { return "after " + m.activity }
+
+func (m after) wait(ctx context.Context, s *stage) error {
+	return s.event(ctx, enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED, m.activity)
+}
+
+// copied is when that share of a move's regions is in sync.
+type copied float64
+
+func (m copied) String() string { return fmt.Sprintf("%.0f%% copied", 100*float64(m)) }
+
+func (m copied) wait(ctx context.Context, s *stage) error {
+	e := before{activity: string(contract.EvacuateDisk)}
+	if err := e.wait(ctx, s); err != nil {
+		return err
+	}
+	first := -1.0
+	return s.w.lab.Until(ctx, time.Minute, m.String(), func(ctx context.Context) error {
+		share, err := s.inSync(ctx)
+		if err != nil {
+			return err
+		}
+		if first < 0 {
+			first = share // what is not used is in sync from the start
+		}
+		if share < first+float64(m)*(1-first) {
+			return fmt.Errorf("%.3f is in sync, %.3f was at first", share, first)
+		}
+		return nil
+	})
+}
+
+// at is some time after the operation's start. The operation may have ended by
+// then.
+type at time.Duration
+
+func (m at) String() string { return "at " + time.Duration(m).String() }
+
+func (m at) wait(ctx context.Context, _ *stage) error { return sleep(ctx, time.Duration(m)) }
+
+// called is when EC2 has answered an action for the n-th time since the
+// operation began.
+type called struct {
+	action string
+	n      int
+}
+
+func (m called) String() string { return fmt.Sprintf("at call %d of %s", m.n, m.action) }
+
+func (m called) wait(ctx context.Context, s *stage) error {
+	return s.w.lab.Until(ctx, time.Minute, m.String(), func(context.Context) error {
+		if n := s.w.lab.EC2.Count(m.action) - s.calls[m.action]; n < m.n {
+			return fmt.Errorf("%d calls of %s", n, m.action)
+		}
+		return nil
+	})
+}
+
+func delayed(s string, d time.Duration) string {
+	if d > 0 {
+		s += " + " + d.String()
+	}
+	return s
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// event waits for a history event of an activity.
+func (s *stage) event(ctx context.Context, kind enumspb.EventType, activity string) error {
+	c, err := s.w.lab.Client(ctx)
+	if err != nil {
+		return err
+	}
+	types := map[int64]string{}
+	it := c.GetWorkflowHistory(ctx, s.run.GetID(), s.run.GetRunID(), true, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for it.HasNext() {
+		e, err := it.Next()
+		if err != nil {
+			return fmt.Errorf("read the history: %w", err)
+		}
+		name := ""
+		if a := e.GetActivityTaskScheduledEventAttributes(); a != nil {
+			name = a.GetActivityType().GetName()
+			types[e.GetEventId()] = name
+		}
+		if a := e.GetActivityTaskCompletedEventAttributes(); a != nil {
+			name = types[a.GetScheduledEventId()]
+		}
+		if e.GetEventType() == kind && name == activity {
+			return nil
+		}
+	}
+	return fmt.Errorf("the operation ended without %s of %s", kind, activity)
+}
+
+// inSync is the share of the running move's regions that both legs have.
+func (s *stage) inSync(ctx context.Context) (float64, error) {
+	out, err := s.w.lab.Sh(ctx, s.node, "dmsetup status ebb-"+string(s.disk))
+	if err != nil {
+		return 0, err
+	}
+	f := strings.Fields(out)
+	if len(f) < 7 || f[2] != "mirror" {
+		return 0, fmt.Errorf("no mirror: %s", out)
+	}
+	done, total, ok := strings.Cut(f[6], "/")
+	d, err1 := strconv.ParseFloat(done, 64)
+	t, err2 := strconv.ParseFloat(total, 64)
+	if !ok || err1 != nil || err2 != nil || t == 0 {
+		return 0, fmt.Errorf("status %s", out)
+	}
+	return d / t, nil
+}

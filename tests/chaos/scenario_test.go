@@ -1,0 +1,177 @@
+package chaos
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/ec2sim"
+)
+
+// operation is what a scenario disturbs.
+type operation string
+
+const (
+	shrinkOp operation = "Shrink"
+	growOp   operation = "Grow"
+	// appendOp is a Grow that EC2 does not let modify the volume: it appends one.
+	appendOp operation = "Grow by a volume"
+)
+
+func (o operation) workflow() string {
+	if o == shrinkOp {
+		return contract.ShrinkWorkflow
+	}
+	return contract.GrowWorkflow
+}
+
+// steps are the activities of an operation, each the boundary of a step.
+func (o operation) steps() []string {
+	switch o {
+	case shrinkOp:
+		return []string{
+			string(contract.DescribeDisk), string(contract.TrimDisk), string(contract.DescribeNode), string(contract.WaitForBackups),
+			string(contract.SnapshotDisk), string(contract.CreateVolume), string(contract.AttachVolume), string(contract.PrepareMove),
+			string(contract.EvacuateDisk), string(contract.VerifyMove), string(contract.CommitMove), string(contract.TagVolume),
+			string(contract.RetireBacking), string(contract.DetachVolume),
+		}
+	case appendOp:
+		return []string{
+			string(contract.CreateVolume), string(contract.AttachVolume), string(contract.AppendVolume), string(contract.TagVolume),
+		}
+	}
+	return []string{string(contract.DescribeDisk), string(contract.MeasureDisk), string(contract.ModifyVolume), string(contract.GrowBacking)}
+}
+
+// actions are the EC2 calls an operation makes.
+func (o operation) actions() []string {
+	switch o {
+	case shrinkOp:
+		return []string{
+			"DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes", "DescribeSnapshots", "CreateSnapshots",
+			"CreateVolume", "AttachVolume", "CreateTags", "DetachVolume", "DeleteVolume",
+		}
+	case appendOp:
+		return []string{"CreateVolume", "AttachVolume", "CreateTags"}
+	}
+	return []string{"DescribeVolumes", "ModifyVolume", "DescribeVolumesModifications"}
+}
+
+// lasts is about how long an undisturbed operation takes.
+func (o operation) lasts() time.Duration {
+	if o == shrinkOp {
+		return 15 * time.Second
+	}
+	return 3 * time.Second
+}
+
+// scenario is one disturbed operation.
+type scenario struct {
+	op   operation
+	what strike
+	when moment // of what.do
+	// want are the outcomes that are right; none means done.
+	want []contract.Outcome
+}
+
+func (sc scenario) String() string {
+	s := string(sc.op) + ": " + sc.what.name
+	if sc.when != nil {
+		s += " " + sc.when.String()
+	}
+	return s
+}
+
+func (sc scenario) outcomes() []contract.Outcome {
+	if len(sc.want) == 0 {
+		return []contract.Outcome{contract.Done}
+	}
+	return sc.want
+}
+
+var (
+	cancelled = []contract.Outcome{contract.Cancelled}
+	either    = []contract.Outcome{contract.Cancelled, contract.Done}
+)
+
+// short is the fixed part that every test run plays.
+func short() []scenario {
+	return []scenario{
+		{op: shrinkOp, what: powerCut, when: copied(0.4)},
+		{op: shrinkOp, what: agentKill, when: copied(0.4)},
+		{op: shrinkOp, what: failsAfter("CreateVolume")},
+		{op: shrinkOp, what: temporalRestart, when: copied(0.4)},
+		{op: shrinkOp, what: cancelIt, when: copied(0.4), want: cancelled},
+		{op: shrinkOp, what: workerKill, when: before{activity: string(contract.CommitMove)}},
+		{op: growOp, what: temporalRestart, when: before{activity: string(contract.GrowBacking)}},
+		{op: appendOp, what: failsAfter("AttachVolume")},
+	}
+}
+
+// full is the whole matrix. The seed decides the moments between the steps.
+func full(seed uint64) []scenario {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var out []scenario
+	for _, op := range []operation{shrinkOp, growOp, appendOp} {
+		strikes := []strike{agentKill, workerKill, temporalRestart, powerCut}
+		if op == shrinkOp {
+			strikes = append(strikes, nodeDies)
+		}
+		for _, what := range strikes {
+			for _, step := range op.steps() {
+				out = append(out, scenario{op: op, what: what, when: before{activity: step}})
+			}
+		}
+		for _, what := range append(strikes, everything) {
+			for range 3 {
+				out = append(out, scenario{op: op, what: what, when: at(time.Duration(rng.Int64N(int64(op.lasts()))).Round(time.Millisecond))})
+			}
+		}
+		for _, action := range op.actions() {
+			for _, how := range []func(string) strike{failsBefore, failsAfter, throttled, late, answerLost} {
+				out = append(out, scenario{op: op, what: how(action)})
+			}
+		}
+		if op != growOp {
+			out = append(out, scenario{op: op, what: vanishes})
+		}
+	}
+	out = append(out, swaps(rng)...)
+	return append(out, cancels()...)
+}
+
+// swaps strikes within the short steps that change headers and tables.
+func swaps(rng *rand.Rand) []scenario {
+	var out []scenario
+	for _, step := range []string{string(contract.PrepareMove), string(contract.EvacuateDisk), string(contract.CommitMove), string(contract.RetireBacking)} {
+		for _, what := range []strike{agentKill, powerCut, nodeDies} {
+			for range 2 {
+				plus := time.Duration(rng.Int64N(int64(400 * time.Millisecond))).Round(time.Millisecond)
+				out = append(out, scenario{op: shrinkOp, what: what, when: before{step, plus}})
+			}
+		}
+	}
+	return append(out,
+		scenario{op: shrinkOp, what: powerCut, when: copied(0.5)},
+		scenario{op: shrinkOp, what: nodeDies, when: copied(0.5)},
+		scenario{op: shrinkOp, what: agentKill, when: copied(0.5)})
+}
+
+// cancels asks a Shrink to stop at every step. After the commit it goes on.
+func cancels() []scenario {
+	var out []scenario
+	want := cancelled
+	for _, step := range shrinkOp.steps() {
+		switch step {
+		case string(contract.CommitMove):
+			want = either
+		case string(contract.TagVolume):
+			want = nil
+		}
+		out = append(out, scenario{op: shrinkOp, what: cancelIt, when: before{activity: step}, want: want})
+	}
+	return out
+}
+
+// refuseModify makes a Grow append a volume.
+var refuseModify = ec2sim.Fault{ID: "refuse-modify", Action: "ModifyVolume", Code: "VolumeModificationRateExceeded", Count: -1}

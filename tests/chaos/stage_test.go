@@ -1,0 +1,285 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/lab"
+)
+
+// What a scenario's disk is like. The throttle makes the copy last some seconds.
+const (
+	diskSize     = "8GiB"
+	fillBytes    = 100 << 20
+	throttleMiBs = 16
+	limit        = 7 * time.Minute // of a scenario
+	opLimit      = 5 * time.Minute // of its operation
+)
+
+// world is the lab all scenarios run on.
+type world struct {
+	lab  *lab.Lab
+	runs []row
+}
+
+// row of the table of what was run.
+type row struct {
+	scenario string
+	outcome  contract.Outcome
+	took     time.Duration // the operation
+	all      time.Duration // with the disk's making and the checks
+	stall    time.Duration // longest write
+	acked    uint64
+	failed   bool
+}
+
+// stage is one scenario under way.
+type stage struct {
+	w      *world
+	disk   contract.DiskID
+	name   string
+	node   int   // where the disk is to be
+	dead   []int // nodes that were killed
+	fs     string
+	run    client.WorkflowRun
+	calls  map[string]int // of EC2, before the operation began
+	writer *writer
+	before contract.Measurement
+}
+
+// run plays one scenario.
+func (w *world) run(t *testing.T, n int, sc scenario) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	began := time.Now()
+	s := &stage{w: w, name: fmt.Sprintf("c%d", n), fs: []string{"xfs", "ext4"}[n%2]}
+	r := row{scenario: sc.String(), failed: true}
+	defer func() {
+		r.all = time.Since(began)
+		w.runs = append(w.runs, r)
+		if t.Failed() {
+			s.explain(t)
+		}
+		w.lab.EC2.ClearFaults()
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		if s.writer != nil {
+			_ = s.writer.stop(clean)
+		}
+		require.NoError(t, w.lab.Ensure(clean))
+	}()
+	require.NoError(t, s.prepare(ctx, sc))
+	if sc.op == appendOp {
+		w.lab.EC2.AddFault(refuseModify)
+	}
+	if sc.what.arm != nil {
+		sc.what.arm(s)
+	}
+	start := time.Now()
+	require.NoError(t, s.begin(ctx, sc))
+	if sc.what.do != nil {
+		require.NoError(t, sc.when.wait(ctx, s), "the moment did not come")
+		require.NoError(t, sc.what.do(ctx, s))
+	}
+	result, err := s.result(ctx)
+	require.NoError(t, err)
+	r.took, r.outcome = time.Since(start), result.Outcome
+	require.Contains(t, sc.outcomes(), result.Outcome, "%+v", result)
+	w.lab.EC2.ClearFaults()
+	err = s.check(ctx, sc, result)
+	r.stall, r.acked = time.Duration(s.writer.total.LongestStallMS)*time.Millisecond, s.writer.total.Acked
+	require.NoError(t, err)
+	require.NoError(t, s.remove(ctx))
+	r.failed = false
+}
+
+// prepare makes the scenario's disk, fills it and starts the writer.
+func (s *stage) prepare(ctx context.Context, sc scenario) error {
+	l := s.w.lab
+	mount := "/tmp/" + s.name
+	backing := "2GiB"
+	if sc.op != shrinkOp {
+		backing = "1GiB"
+	}
+	var r contract.Result
+	err := l.EbbJSON(ctx, &r, "disk", "create", s.name, "--size", diskSize, "--backing", backing, "--fs", s.fs,
+		"--node", lab.NodeID(s.node), "--mount", mount)
+	if err != nil {
+		return err
+	}
+	s.disk = r.Disk
+	s.writer = newWriter(l, s.name, mount)
+	if _, err := l.Sh(ctx, s.node, fmt.Sprintf("%s write %s %s -bytes 1048576 -until %d", l.Bin("ackwriter"), mount, s.writer.journal, fillBytes)); err != nil {
+		return err
+	}
+	if s.before, err = s.measure(ctx); err != nil {
+		return err
+	}
+	return s.writer.start(ctx, s.node)
+}
+
+// begin starts the operation. Its node is missed sooner than by default.
+func (s *stage) begin(ctx context.Context, sc scenario) error {
+	c, err := s.w.lab.Client(ctx)
+	if err != nil {
+		return err
+	}
+	set := contract.Settings{NodeTimeout: 15 * time.Second}
+	var in any
+	switch sc.op {
+	case shrinkOp:
+		in = contract.ShrinkInput{Disk: s.disk, ToGiB: 1, ThrottleMiBs: throttleMiBs, GracePeriod: time.Second, Settings: set}
+	default:
+		in = contract.GrowInput{Disk: s.disk, ToGiB: 2, Reason: "chaos", Settings: set}
+	}
+	s.calls = s.w.lab.EC2.Counts()
+	s.run, err = c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: contract.WorkflowID(s.disk), TaskQueue: contract.ControlQueue,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+	}, sc.op.workflow(), in)
+	return err
+}
+
+// result waits for the operation's end. Temporal may be away meanwhile.
+func (s *stage) result(ctx context.Context) (contract.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, opLimit)
+	defer cancel()
+	for {
+		var r contract.Result
+		err := s.run.Get(ctx, &r)
+		var failed *temporal.WorkflowExecutionError
+		if err == nil || errors.As(err, &failed) || ctx.Err() != nil {
+			return r, err
+		}
+		if sleep(ctx, 200*time.Millisecond) != nil {
+			return r, err
+		}
+	}
+}
+
+func (s *stage) measure(ctx context.Context) (contract.Measurement, error) {
+	v, err := s.show(ctx)
+	if err == nil && v.Measurement == nil {
+		err = fmt.Errorf("disk %s was not measured: %s", s.disk, v.Unmeasured)
+	}
+	if err != nil {
+		return contract.Measurement{}, err
+	}
+	return *v.Measurement, nil
+}
+
+// view is what "ebb disk show -o json" prints.
+type view struct {
+	Node        string                 `json:"node"`
+	Volumes     []contract.VolumeFacts `json:"volumes"`
+	Measurement *contract.Measurement  `json:"measurement"`
+	Unmeasured  string                 `json:"unmeasured"`
+}
+
+func (s *stage) show(ctx context.Context) (view, error) {
+	var v view
+	err := s.w.lab.EbbJSON(ctx, &v, "disk", "show", string(s.disk))
+	return v, err
+}
+
+// remove deletes the disk and its snapshots.
+func (s *stage) remove(ctx context.Context) error {
+	if _, err := s.w.lab.Ebb(ctx, "disk", "delete", string(s.disk), "--yes", "--no-snapshot"); err != nil {
+		return err
+	}
+	if err := s.w.lab.Until(ctx, time.Minute, "every volume of the disk is gone", func(context.Context) error {
+		if v := s.volumes(); len(v) > 0 {
+			return fmt.Errorf("EC2 has %+v", v)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return s.deleteSnapshots(ctx)
+}
+
+// explain tells what is known about a failure.
+func (s *stage) explain(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	t.Logf("disk %s (%s) on %s", s.disk, s.fs, lab.NodeID(s.node))
+	if s.run != nil {
+		t.Logf("history:\n%s", s.history(ctx))
+	}
+	for _, v := range s.volumes() {
+		t.Logf("volume %s %d GiB %s %v attached %+v", v.ID, v.SizeGiB, v.State, v.Tags, v.Attachment)
+	}
+	for i, n := range s.w.lab.Nodes {
+		if n.Running() {
+			out, err := s.w.lab.Sh(ctx, i, "dmsetup info -c --noheadings -o name,suspended,open; dmsetup status; grep /tmp/c /proc/mounts || true")
+			t.Logf("%s: %v\n%s", n.ID(), err, out)
+		}
+	}
+	for _, name := range []string{"worker", "agent-" + lab.NodeID(0), "agent-" + lab.NodeID(1)} {
+		b, err := os.ReadFile(filepath.Join(s.w.lab.Dir, name+".log"))
+		if err != nil {
+			continue
+		}
+		lines := slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool {
+			return strings.Contains(l, "level=INFO") && !strings.Contains(l, string(s.disk))
+		})
+		t.Logf("%s.log:\n%s", name, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
+}
+
+// history is the operation's events in short.
+func (s *stage) history(ctx context.Context) string {
+	c, err := s.w.lab.Client(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	it := c.GetWorkflowHistory(ctx, s.run.GetID(), s.run.GetRunID(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for it.HasNext() {
+		e, err := it.Next()
+		if err != nil {
+			fmt.Fprintln(&b, err)
+			break
+		}
+		what := ""
+		switch {
+		case strings.HasPrefix(e.GetEventType().String(), "WorkflowTask"):
+			continue
+		case e.GetActivityTaskScheduledEventAttributes() != nil:
+			what = e.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName()
+		case e.GetActivityTaskStartedEventAttributes() != nil:
+			a := e.GetActivityTaskStartedEventAttributes()
+			what = fmt.Sprintf("attempt %d %s", a.GetAttempt(), a.GetLastFailure().GetMessage())
+		case e.GetActivityTaskFailedEventAttributes() != nil:
+			what = e.GetActivityTaskFailedEventAttributes().GetFailure().String()
+		case e.GetActivityTaskTimedOutEventAttributes() != nil:
+			what = e.GetActivityTaskTimedOutEventAttributes().GetFailure().String()
+		case e.GetWorkflowExecutionSignaledEventAttributes() != nil:
+			what = e.GetWorkflowExecutionSignaledEventAttributes().GetSignalName()
+		case e.GetWorkflowExecutionCompletedEventAttributes() != nil:
+			what = e.GetWorkflowExecutionCompletedEventAttributes().GetResult().String()
+		case e.GetWorkflowExecutionFailedEventAttributes() != nil:
+			what = e.GetWorkflowExecutionFailedEventAttributes().GetFailure().String()
+		}
+		fmt.Fprintf(&b, "%s %3d %s %s\n", e.GetEventTime().AsTime().Format("15:04:05.000"), e.GetEventId(), e.GetEventType(), what)
+	}
+	if d, err := c.DescribeWorkflowExecution(ctx, s.run.GetID(), s.run.GetRunID()); err == nil {
+		for _, a := range d.GetPendingActivities() {
+			fmt.Fprintf(&b, "pending %s %s attempt %d %s\n", a.GetActivityType().GetName(), a.GetState(), a.GetAttempt(), a.GetLastFailure().GetMessage())
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,110 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/ec2sim"
+	"github.com/ebb-storage/ebb/tests/lab"
+)
+
+// strike is what happens to the operation.
+type strike struct {
+	name string
+	// arm, when set, is done before the operation starts.
+	arm func(s *stage)
+	// do, when set, is done at the scenario's moment.
+	do func(ctx context.Context, s *stage) error
+}
+
+var (
+	agentKill = strike{name: "kill agent", do: func(ctx context.Context, s *stage) error {
+		if err := s.w.lab.KillAgent(s.node); err != nil {
+			return err
+		}
+		return s.w.lab.StartAgent(ctx, s.node)
+	}}
+	workerKill = strike{name: "kill worker", do: func(_ context.Context, s *stage) error {
+		s.w.lab.KillWorker()
+		return s.w.lab.StartWorker()
+	}}
+	temporalRestart = strike{name: "restart Temporal", do: func(ctx context.Context, s *stage) error {
+		s.w.lab.StopTemporal()
+		return s.w.lab.StartTemporal(ctx)
+	}}
+	everything = strike{name: "kill all programs", do: func(ctx context.Context, s *stage) error {
+		s.w.lab.StopTemporal()
+		s.w.lab.KillWorker()
+		if err := s.w.lab.KillAgent(s.node); err != nil {
+			return err
+		}
+		if err := s.w.lab.StartTemporal(ctx); err != nil {
+			return err
+		}
+		if err := s.w.lab.StartWorker(); err != nil {
+			return err
+		}
+		return s.w.lab.StartAgent(ctx, s.node)
+	}}
+	powerCut = strike{name: "cut power", do: func(ctx context.Context, s *stage) error {
+		if err := s.w.lab.PowerCut(s.node); err != nil {
+			return err
+		}
+		s.writer.lost()
+		if err := s.w.lab.PowerOn(ctx, s.node); err != nil {
+			return err
+		}
+		return s.writer.start(ctx, s.node)
+	}}
+	nodeDies = strike{name: "node dies", do: func(ctx context.Context, s *stage) error {
+		if err := s.w.lab.Kill(s.node); err != nil {
+			return err
+		}
+		s.writer.lost()
+		s.dead, s.node = append(s.dead, s.node), 1-s.node
+		if _, err := s.w.lab.Ebb(ctx, "disk", "move", string(s.disk), "--node", lab.NodeID(s.node), "--dead"); err != nil {
+			return err
+		}
+		return s.writer.start(ctx, s.node)
+	}}
+	cancelIt = strike{name: "cancel", do: func(ctx context.Context, s *stage) error {
+		c, err := s.w.lab.Client(ctx)
+		if err != nil {
+			return err
+		}
+		return c.SignalWorkflow(ctx, s.run.GetID(), s.run.GetRunID(), contract.SignalCancel, nil)
+	}}
+)
+
+// again is how often a call fails: more often than the SDK tries by itself.
+const again = 4
+
+// The ways in which calls of an EC2 action go wrong.
+func failsBefore(action string) strike {
+	return fault("fails before its effect", ec2sim.Fault{Action: action, Code: "InternalError", Status: 500, Count: again})
+}
+
+func failsAfter(action string) strike {
+	return fault("fails after its effect", ec2sim.Fault{Action: action, Code: "InternalError", Status: 500, Count: again, After: true})
+}
+
+func throttled(action string) strike {
+	return fault("is throttled", ec2sim.Fault{Action: action, Code: "RequestLimitExceeded", Status: 503, Count: again})
+}
+
+func late(action string) strike {
+	return fault("is late", ec2sim.Fault{Action: action, DelayBefore: ec2sim.Duration(time.Second), DelayAfter: ec2sim.Duration(3 * time.Second)})
+}
+
+func answerLost(action string) strike {
+	return fault("answer is lost", ec2sim.Fault{Action: action, LoseAnswer: true, Count: again})
+}
+
+func fault(name string, f ec2sim.Fault) strike {
+	return strike{name: fmt.Sprintf("%s %s", f.Action, name), arm: func(s *stage) { s.w.lab.EC2.AddFault(f) }}
+}
+
+// vanishes is a volume whose creation fails after it was accepted.
+var vanishes = fault("is accepted and fails", ec2sim.Fault{Action: "CreateVolume", FailAsync: "vanish"})
