@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/bench/wire"
+	"github.com/ebb-storage/ebb/tests/node"
+)
+
+// moveExperiment compares a move with dd of as many bytes between the same two
+// volumes and with rsync of the same files to a filesystem on the same target.
+func moveExperiment(ctx context.Context, r *rig) error {
+	backing := r.backing()
+	from, err := r.volume(backing)
+	if err != nil {
+		return err
+	}
+	to, err := r.volume(backing)
+	if err != nil {
+		return err
+	}
+	d, dir, err := r.format(ctx, contract.XFS, 16*gib, from, true)
+	if err != nil {
+		return err
+	}
+	large := newTree(dir+"/large", r.p.Seed)
+	if err := os.Mkdir(large.dir, 0o755); err != nil {
+		return err
+	}
+	for range size(r, 4, 8) {
+		if err := large.add(64 * mib); err != nil {
+			return err
+		}
+	}
+	rounds := size(r, 3, 5)
+	e, err := r.race(ctx, d, dir, from, to, rounds, size(r, 1, 2))
+	if err != nil {
+		return err
+	}
+	if err := r.sayMove("large files", e, "move_vs_dd", ""); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(large.dir); err != nil {
+		return err
+	}
+	small := newTree(dir+"/small", r.p.Seed)
+	if err := os.Mkdir(small.dir, 0o755); err != nil {
+		return err
+	}
+	for range size(r, 2000, 8000) {
+		if err := small.add(small.between(kib, 64*kib)); err != nil {
+			return err
+		}
+	}
+	if _, err := r.m.Trim(ctx, d); err != nil {
+		return err
+	}
+	if e, err = r.race(ctx, d, dir, from, to, size(r, 2, 3), size(r, 2, 3)); err != nil {
+		return err
+	}
+	return r.sayMove("small files", e, "", "move_vs_rsync_small")
+}
+
+// contest is what a race gave: seconds by rival, in the order of the rounds.
+type contest struct {
+	move, dd, rsync []float64
+	last            evacuation
+}
+
+// race runs the rivals in turns, so that what else the machine does hits all.
+func (r *rig) race(ctx context.Context, d contract.DiskID, dir, from, to string, rounds, rsyncs int) (c contest, err error) {
+	for i := range rounds {
+		if c.last, err = r.evacuate(ctx, d, to); err != nil {
+			return c, err
+		}
+		c.move = append(c.move, c.last.seconds)
+		count := (c.last.CopiedBytes + 4*mib - 1) / (4 * mib)
+		s, err := timed(ctx, "dd", "if="+node.VolumePath(from), "of="+node.VolumePath(to), "bs=4M", fmt.Sprintf("count=%d", count),
+			"skip=4", "seek=4", "iflag=direct", "oflag=direct", "conv=fsync,notrunc", "status=none")
+		if err != nil {
+			return c, err
+		}
+		c.dd = append(c.dd, s*float64(c.last.CopiedBytes)/float64(count*4*mib))
+		if i < rsyncs {
+			if s, err = r.rsync(ctx, dir, to); err != nil {
+				return c, err
+			}
+			c.rsync = append(c.rsync, s)
+		}
+	}
+	return c, nil
+}
+
+// rsync copies the disk's files to a new filesystem right on the volume.
+func (r *rig) rsync(ctx context.Context, dir, to string) (float64, error) {
+	dev := node.VolumePath(to)
+	if _, err := shell(ctx, "mkfs.xfs", "-q", "-f", "-K", dev); err != nil {
+		return 0, err
+	}
+	target := dir + "-rsync"
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return 0, err
+	}
+	if err := unix.Mount(dev, target, "xfs", 0, ""); err != nil {
+		return 0, fmt.Errorf("mount %s: %w", dev, err)
+	}
+	s, err := timed(ctx, "sh", "-ec", `rsync -aHAX "$0/" "$1/"; sync -f "$1"`, dir, target)
+	if e := unix.Unmount(target, 0); err == nil && e != nil {
+		err = fmt.Errorf("unmount %s: %w", target, e)
+	}
+	return s, err
+}
+
+func (r *rig) sayMove(what string, c contest, ddKey, rsyncKey string) error {
+	copied := float64(c.last.CopiedBytes) / float64(mib)
+	move, dd, rsync := wire.Median(c.move), wire.Median(c.dd), wire.Median(c.rsync)
+	if err := r.say("", what+": move", copied/move, "MiB/s", "%.0f MiB in regions of %d KiB, %.0f MiB used", copied, c.last.region/kib, float64(c.last.UsedBytes)/float64(mib)); err != nil {
+		return err
+	}
+	if err := r.say("", what+": dd", copied/dd, "MiB/s", "the node's limit"); err != nil {
+		return err
+	}
+	if err := r.say(ddKey, what+": move vs dd", dd/move, "x", "of the same bytes; medians of %d", len(c.move)); err != nil {
+		return err
+	}
+	return r.say(rsyncKey, what+": move vs rsync", rsync/move, "x", "of the same files; rsync %.1f s, move %.1f s", rsync, move)
+}
