@@ -1,0 +1,123 @@
+// Package mutant breaks the invariants of the data plane on purpose, one at a
+// time, and wants a test to turn red. A mutant that survives is a promise that
+// no test keeps.
+//
+// It runs in the heavy matrix only (EBB_TEST_FULL=1): each mutant boots a node.
+package mutant
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// mutant is a change to the data plane and the test that must notice it.
+type mutant struct {
+	invariant string
+	what      string
+	file      string // in nodeagent/disk
+	old, new  string // must occur exactly once
+	test      string // in nodeagent/disk, run inside a node (or on the host when it begins with ^TestPowerCut)
+}
+
+var mutants = []mutant{
+	{
+		"I1", "regions that became used before the first swap are not found", "move.go",
+		"if after.Get(r) && !before.Get(r) {", "if false && after.Get(r) {", "TestNodeFalseCleanIsCopied",
+	},
+	{
+		"I1", "every second used region is taken for unused", "move.go",
+		"if !before.Get(r) { // I1", "if !before.Get(r) || r%2 == 1 { // I1", "TestNodeMove$",
+	},
+	{
+		"I2", "the new thin device answers by itself while log A is in force", "move.go",
+		"m.build(ctx, n, true, &old.Dev)", "m.build(ctx, n, true, nil)", "TestNodeReadErrorWhileBeginning",
+	},
+	{
+		"I2", "swaps away from a mirror flush", "stack.go",
+		"info, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})", "info, err := m.DM.Resume(name, dm.ResumeFlags{Internal: true})", "TestNodeNewVolumeFails$",
+	},
+	{
+		"I2", "a failed leg is not dropped", "commit.go",
+		"if err != nil || !ok || st.AllAlive() ||", "if err != nil || !ok || len(st.Health) > 0 ||", "TestNodeNewVolumeFailsWithoutAgent",
+	},
+	{
+		"I3", "the next agent does not put half-begun mirrors back", "assemble.go",
+		"if _, err = m.ensure(topName(d), table); err != nil || known || !v.moving() {", "if known || !v.moving() {", "TestNodeAgentDies/abort",
+	},
+	{
+		"I4", "an abort leaves the move in the old header", "commit.go",
+		"		endMove(h)\n	}); err != nil {\n		return err\n	}\n	if err := m.step(ctx, \"abort-header\")", "	}); err != nil {\n		return err\n	}\n	if err := m.step(ctx, \"abort-header\")", "TestNodeStaleLogIsNeverResumed",
+	},
+	{
+		"I5", "the old volume alone is taken for the truth during a commit", "view.go",
+		"a.head.MovePhase == format.Committing && !v.has(a.head.Peer)", "a.head.MovePhase == format.Committing && false", "TestNodeCommitWithoutPeer",
+	},
+	{
+		"I5", "the swap comes without the new header", "commit.go",
+		"h.Role, h.MovePhase, h.ThrottleMiBs, h.Paused = format.Active, format.NoMove, 0, false", "h.ThrottleMiBs = 0", "TestNodeMove$",
+	},
+	{
+		"I6", "a move is not taken up after a power cut", "view.go",
+		"n.head.Move == a.head.Move && n.head.MovePhase == format.Copying", "n.head.Move == a.head.Move && n.head.MovePhase == format.Committing", "^TestPowerCut/half",
+	},
+	{
+		"full pools wait", "the kernel's minute is left in force and new pools fail at once", "stack.go",
+		"lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes))", "lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes, \"error_if_no_space\"))", "TestNodeFullPoolWaits",
+	},
+	{
+		"verification", "differences are not looked at", "commit.go",
+		"		if bytes.Equal(a, b) {\n			return first, nil", "		if bytes.Equal(a, b) || true {\n			return first, nil", "TestNodeVerifyFindsDamage",
+	},
+}
+
+func TestMutantsDie(t *testing.T) {
+	full := os.Getenv("EBB_TEST_FULL") != ""
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	for _, m := range mutants {
+		t.Run(m.invariant+" "+m.what, func(t *testing.T) {
+			path := filepath.Join(root, "nodeagent", "disk", m.file)
+			src, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(string(src), m.old), "the code to break has changed: bring the mutant up to date")
+			if !full {
+				t.Skip("heavy: EBB_TEST_FULL=1")
+			}
+			dir := t.TempDir()
+			broken := filepath.Join(dir, m.file)
+			require.NoError(t, os.WriteFile(broken, []byte(strings.Replace(string(src), m.old, m.new, 1)), 0o644))
+			overlay := filepath.Join(dir, "overlay.json")
+			b, err := json.Marshal(map[string]map[string]string{"Replace": {path: broken}})
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(overlay, b, 0o644))
+
+			binary := filepath.Join(dir, "disk.test")
+			build := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-c", "-overlay", overlay, "-o", binary, ".")
+			build.Dir = filepath.Dir(path)
+			out, err := build.CombinedOutput()
+			require.NoError(t, err, "a mutant must compile: %s", out)
+
+			run := "^TestInNode$"
+			if strings.HasPrefix(m.test, "^TestPowerCut") {
+				run = m.test
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, binary, "-test.run="+run, "-test.timeout=3m")
+			cmd.Dir = filepath.Dir(path)
+			cmd.Env = append(os.Environ(), "EBB_TEST_RUN="+m.test)
+			out, err = cmd.CombinedOutput()
+			require.Error(t, err, "the mutant lives: %s does not notice that %s", m.test, m.what)
+			require.Contains(t, string(out), "FAIL", "%s", out)
+			t.Logf("%s turned red", m.test)
+		})
+	}
+}
