@@ -2,6 +2,7 @@ package replay_test
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 // TestEC2Faults runs a Shrink with every EC2 action failing before its effect,
 // losing its answer after it, and being throttled longer than the SDK retries.
 func TestEC2Faults(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a Temporal server")
+	if os.Getenv("EBB_TEST_FULL") == "" {
+		t.Skip("takes minutes: set EBB_TEST_FULL=1")
 	}
 	b := newBench(t)
 	n := 1000
