@@ -206,12 +206,21 @@ func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDis
 			return out, err
 		}
 	}
-	if out.Measurement, err = m.Measure(ctx, d); err != nil || out.Measurement.Move != nil {
-		return out, err
-	}
 	h := m.lock(d)
 	defer h.mu.Unlock()
-	regionBytes, copies, err := m.planMove(h.view.active)
-	out.CopyBytes = int64(regionBytes * copies)
+	v, err := m.open(ctx, d, h)
+	if err != nil {
+		return out, err
+	}
+	if v.incoming == nil {
+		// Mapping makes the pool commit first, and only then does it count what
+		// the trim freed as free.
+		regionBytes, copies, err := m.planMove(v.active)
+		if err != nil {
+			return out, err
+		}
+		out.CopyBytes = int64(regionBytes * copies)
+	}
+	out.Measurement, err = m.measure(ctx, d, h)
 	return out, err
 }

@@ -314,8 +314,11 @@ func (d *demo) result(ctx context.Context) (contract.Result, error) {
 
 // copied waits until that share of the move's copy is done.
 func (d *demo) copied(ctx context.Context, share float64) (at float64, err error) {
-	last := -1
+	last, ended := -1, false
 	err = d.Until(ctx, 3*time.Minute, "the copy is under way", func(ctx context.Context) error {
+		if ended = d.over(ctx); ended {
+			return nil
+		}
 		m, err := d.measure(ctx)
 		if err != nil {
 			return err
@@ -333,7 +336,21 @@ func (d *demo) copied(ctx context.Context, share float64) (at float64, err error
 		}
 		return nil
 	})
+	if ended {
+		r, err := d.result(ctx)
+		return at, errors.Join(fmt.Errorf("the shrink ended before its copy was under way: %+v", r), err)
+	}
 	return at, err
+}
+
+// over tells whether the disk's operation has ended.
+func (d *demo) over(ctx context.Context) bool {
+	c, err := d.Client(ctx)
+	if err != nil {
+		return false
+	}
+	desc, err := c.DescribeWorkflowExecution(ctx, contract.WorkflowID(d.disk), "")
+	return err == nil && desc.GetWorkflowExecutionInfo().GetCloseTime() != nil
 }
 
 // pauses reads the table swaps of the move from the agent's log: those before
