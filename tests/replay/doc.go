@@ -10,6 +10,9 @@
 //
 //	EBB_RECORD=tests/replay/history/v0.1.0 go test ./tests/replay -run TestStories
 //
+// history/v0 is from before the first release and may be recorded anew until
+// then; what a release has recorded is never touched again.
+//
 // The stories run the real workflows and the real EC2 activities against
 // Temporal's dev server, the EC2 simulator and nodes in memory.
 package replay
