@@ -55,6 +55,7 @@ type machine struct {
 	console  mconsole
 	runDir   string        // the kernel's pid file and socket, links to volumes
 	exited   chan struct{} // closed when no process of the boot is left
+	plugged  atomic.Bool   // every volume was plugged in; until then its kernel must not be told of more
 }
 
 func newUML(o Options) *uml {
@@ -78,12 +79,33 @@ func (u *uml) machine() (*machine, error) {
 	return u.m, nil
 }
 
+// ready returns the boot that is up, once it takes volumes. An earlier call of
+// the management console meets a kernel that does not know its disks yet, and
+// panics. The caller holds volumes.busy.
+func (u *uml) ready() (*machine, error) {
+	m, err := u.machine()
+	if err == nil && !m.plugged.Load() {
+		err = fmt.Errorf("%w: %s boots", ErrNotRunning, u.o.ID)
+	}
+	return m, err
+}
+
 func (m *machine) alive() bool {
 	select {
 	case <-m.exited:
 		return false
 	default:
 		return true
+	}
+}
+
+// dying tells whether the boot has ended or is about to, as after a power cut.
+func (m *machine) dying() bool {
+	select {
+	case <-m.exited:
+		return true
+	case <-time.After(time.Second):
+		return false
 	}
 }
 

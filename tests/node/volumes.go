@@ -88,10 +88,10 @@ func (u *uml) Attach(ctx context.Context, volumeID, device, path string, sizeByt
 	case err != nil:
 		a = &attachment{id: volumeID, device: device, path: path, bytes: sizeBytes}
 	}
-	m, off := u.machine()
+	m, off := u.ready() // else the next boot, or the one under way, plugs it
 	if off == nil && a.on != m {
 		a.bytes = sizeBytes
-		if err := v.plug(ctx, m, a); err != nil {
+		if err := v.plug(ctx, m, a); err != nil && !m.dying() {
 			return fmt.Errorf("attach %s to %s: %w", volumeID, u.o.ID, err)
 		}
 	} else if a.bytes != sizeBytes {
@@ -217,6 +217,7 @@ func (v *volumes) plugAll(ctx context.Context, m *machine) error {
 			return fmt.Errorf("attach %s: %w", a.id, err)
 		}
 	}
+	m.plugged.Store(true)
 	return nil
 }
 
@@ -313,14 +314,17 @@ func (v *volumes) change(ctx context.Context, a *attachment, edit func(*attachme
 
 // Pause implements Node.
 func (u *uml) Pause(ctx context.Context) (resume func(), err error) {
-	m, off := u.machine()
-	if off != nil {
-		return func() {}, nil // nothing writes
-	}
 	if err := u.volumes.busy.lock(ctx); err != nil {
 		return nil, err
 	}
+	m, off := u.ready()
+	if off != nil {
+		return sync.OnceFunc(u.volumes.busy.unlock), nil // nothing writes, nor does a boot begin to
+	}
 	if err := m.console.do(ctx, "stop"); err != nil {
+		if m.dying() {
+			return sync.OnceFunc(u.volumes.busy.unlock), nil
+		}
 		u.volumes.busy.unlock()
 		return nil, fmt.Errorf("pause %s: %w", u.o.ID, err)
 	}
