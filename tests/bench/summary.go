@@ -97,7 +97,7 @@ func (b *bench) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// write writes the summary: exactly its keys, or those that were measured when
+// write writes everything that was measured and the summary: exactly its keys, or those that were measured when
 // only a part was asked for.
 func (b *bench) write(dir string, whole bool) error {
 	values := b.values()
@@ -113,6 +113,13 @@ func (b *bench) write(dir string, whole bool) error {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	rows, err := json.MarshalIndent(b.rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "results.json"), append(rows, '\n'), 0o644); err != nil {
 		return err
 	}
 	name := "summary.json"

@@ -17,11 +17,11 @@ const sliceBytes = 160 * mib
 
 // disksExperiment leaves disks behind for the agent, as many as asked for in
 // all. A node of the bench has fewer slots than that, so the volumes are slices
-// of one, which bear the same kind of identity.
+// of one, which bear the same kind of identity; its own beginning stays blank.
 func disksExperiment(ctx context.Context, r *rig) error {
 	big, err := r.dm.Info("ebsvol-vol-disks0")
 	if errors.Is(err, dm.ErrNotFound) {
-		if _, err = r.volume(maxDisks * sliceBytes); err == nil {
+		if _, err = r.volume((maxDisks + 1) * sliceBytes); err == nil {
 			big, err = r.dm.Info("ebsvol-vol-disks0")
 		}
 	}
@@ -36,7 +36,7 @@ func disksExperiment(ctx context.Context, r *rig) error {
 		case err != nil:
 			return err
 		default:
-			if _, err := r.dm.Load(name, false, dm.Linear(0, uint64(sliceBytes/512), big.Dev, uint64(int64(i)*sliceBytes/512))); err != nil {
+			if _, err := r.dm.Load(name, false, dm.Linear(0, uint64(sliceBytes/512), big.Dev, uint64(int64(i+1)*sliceBytes/512))); err != nil {
 				return err
 			}
 			if _, err := r.dm.Resume(name, dm.ResumeFlags{}); err != nil {
