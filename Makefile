@@ -27,6 +27,11 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 export EBB_TEMPORAL ?= $(BIN)/temporal
 export FS DEMO_KEEP
 
+# The version is set above; a checkout that belongs to somebody else builds, too.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+GO_FILES := find . -name '*.go' -not -path './build/*' -not -path './.*' -print0
+
 # The tests boot nodes, each a process that wants a core.
 TEST_FLAGS ?= -p 2 -timeout 30m
 
@@ -63,12 +68,12 @@ bench: need-go bench-packages temporal ## measure moves, stalls, overhead and fo
 
 lint: lint-tools ## golangci-lint, gofumpt, workflowcheck
 	$(BIN)/golangci-lint run ./...
-	@unformatted=$$(git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 -r ls -d 2>/dev/null | xargs -r $(BIN)/gofumpt -l); \
+	@unformatted=$$($(GO_FILES) | xargs -0 $(BIN)/gofumpt -l); \
 	if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
 	$(BIN)/workflowcheck -config .workflowcheck.yaml ./workflows/...
 
 fmt: lint-tools ## format the Go code
-	@git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 -r ls -d 2>/dev/null | xargs -r $(BIN)/gofumpt -w
+	@$(GO_FILES) | xargs -0 $(BIN)/gofumpt -w
 
 generate: need-go ## write docs/cli.md from the commands
 	go run ./starter docs --dir docs
@@ -77,7 +82,7 @@ verify: need-go lint-tools ## fail when generated files, formatting or go.mod ar
 	@mkdir -p build/verify
 	go run ./starter docs --dir build/verify
 	diff -u docs/cli.md build/verify/cli.md
-	@git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 -r ls -d 2>/dev/null | xargs -r $(BIN)/gofumpt -d | tee build/verify/gofumpt.diff
+	@$(GO_FILES) | xargs -0 $(BIN)/gofumpt -d | tee build/verify/gofumpt.diff
 	@test ! -s build/verify/gofumpt.diff
 	go mod tidy -diff
 
