@@ -37,6 +37,8 @@ type rig struct {
 	disks []contract.DiskID
 	moves int
 	made  int // disks
+
+	copying time.Time // when the last move had begun
 }
 
 // size chooses by the length of the run.
@@ -122,7 +124,8 @@ func blank(vol string) error {
 // evacuation is a finished copy.
 type evacuation struct {
 	contract.EvacuateResult
-	seconds float64
+	seconds float64 // from the call to both legs in sync
+	begin   float64 // of these, until the move was under way
 	region  int64
 }
 
@@ -151,6 +154,7 @@ func (r *rig) evacuate(ctx context.Context, d contract.DiskID, to string) (out e
 	if err != nil {
 		return out, err
 	}
+	out.begin = r.copying.Sub(start).Seconds()
 	_, err = r.m.AbortMove(ctx, in)
 	return out, err
 }
