@@ -16,6 +16,8 @@ const (
 	growOp   operation = "Grow"
 	// appendOp is a Grow that EC2 does not let modify the volume: it appends one.
 	appendOp operation = "Grow by a volume"
+	// pressureOp is a Grow that the agent starts because the writer fills the disk.
+	pressureOp operation = "Grow by itself"
 )
 
 func (o operation) workflow() string {
@@ -137,6 +139,11 @@ func full(seed uint64) []scenario {
 		}
 	}
 	out = append(out, swaps(rng)...)
+	for _, what := range []strike{agentKill, workerKill, temporalRestart, temporalAway, powerCut, everything} {
+		for _, step := range pressureOp.steps()[1:] {
+			out = append(out, scenario{op: pressureOp, what: what, when: before{activity: step}})
+		}
+	}
 	return append(out, cancels()...)
 }
 

@@ -25,6 +25,7 @@ const (
 	diskSize     = "8GiB"
 	fillBytes    = 100 << 20
 	throttleMiBs = 16
+	pressureFill = 500 << 20
 	limit        = 7 * time.Minute // of a scenario
 	opLimit      = 5 * time.Minute // of its operation
 )
@@ -96,12 +97,18 @@ func (w *world) run(t *testing.T, n int, sc scenario) {
 	}
 	result, err := s.result(ctx)
 	require.NoError(t, err)
+	if sc.op == pressureOp {
+		require.NoError(t, s.filled(ctx))
+	}
 	r.took, r.outcome = time.Since(start), result.Outcome
 	require.Contains(t, sc.outcomes(), result.Outcome, "%+v", result)
-	w.lab.EC2.ClearFaults()
 	err = s.check(ctx, sc, result)
 	r.stall, r.acked = time.Duration(s.writer.total.LongestStallMS)*time.Millisecond, s.writer.total.Acked
 	require.NoError(t, err)
+	if sc.what.action != "" {
+		require.True(t, s.met(sc.what.action, start), "%s was not called", sc.what.action)
+	}
+	w.lab.EC2.ClearFaults()
 	require.NoError(t, s.remove(ctx))
 	r.failed = false
 }
@@ -122,7 +129,11 @@ func (s *stage) prepare(ctx context.Context, sc scenario) error {
 	}
 	s.disk = r.Disk
 	s.writer = newWriter(l, s.name, mount)
-	if _, err := l.Sh(ctx, s.node, fmt.Sprintf("%s write %s %s -bytes 1048576 -until %d", l.Bin("ackwriter"), mount, s.writer.journal, fillBytes)); err != nil {
+	fill := fillBytes
+	if sc.op == pressureOp {
+		fill, s.writer.bytes, s.writer.pause = pressureFill, "1048576", "10ms"
+	}
+	if _, err := l.Sh(ctx, s.node, fmt.Sprintf("%s write %s %s -bytes 1048576 -until %d", l.Bin("ackwriter"), mount, s.writer.journal, fill)); err != nil {
 		return err
 	}
 	if s.before, err = s.measure(ctx); err != nil {
@@ -137,6 +148,10 @@ func (s *stage) begin(ctx context.Context, sc scenario) error {
 	if err != nil {
 		return err
 	}
+	s.calls = s.w.lab.EC2.Counts()
+	if sc.op == pressureOp {
+		return s.pressed(ctx, c)
+	}
 	set := contract.Settings{NodeTimeout: 15 * time.Second}
 	var in any
 	switch sc.op {
@@ -145,12 +160,39 @@ func (s *stage) begin(ctx context.Context, sc scenario) error {
 	default:
 		in = contract.GrowInput{Disk: s.disk, ToGiB: 2, Reason: "chaos", Settings: set}
 	}
-	s.calls = s.w.lab.EC2.Counts()
 	s.run, err = c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: contract.WorkflowID(s.disk), TaskQueue: contract.ControlQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 	}, sc.op.workflow(), in)
 	return err
+}
+
+// pressed waits until the agent has asked for growth.
+func (s *stage) pressed(ctx context.Context, c client.Client) error {
+	return s.w.lab.Until(ctx, 2*time.Minute, "the agent asks for growth", func(ctx context.Context) error {
+		d, err := c.DescribeWorkflowExecution(ctx, contract.WorkflowID(s.disk), "")
+		if err != nil {
+			return err
+		}
+		info := d.GetWorkflowExecutionInfo()
+		if name := info.GetType().GetName(); name != contract.GrowWorkflow {
+			return fmt.Errorf("the last operation is %s", name)
+		}
+		s.run = c.GetWorkflow(ctx, info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId())
+		return nil
+	})
+}
+
+// filled waits until the writer has filled more than the first backing, and no
+// growth is under way.
+func (s *stage) filled(ctx context.Context) error {
+	return s.w.lab.Until(ctx, 3*time.Minute, "the disk holds more than its first backing", func(ctx context.Context) error {
+		m, err := s.measure(ctx)
+		if err != nil || m.PoolUsedBytes > s.before.BackingBytes {
+			return err
+		}
+		return fmt.Errorf("%d bytes are used", m.PoolUsedBytes)
+	})
 }
 
 // result waits for the operation's end. Temporal may be away meanwhile.

@@ -2,7 +2,7 @@ package chaos
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -13,6 +13,8 @@ import (
 // strike is what happens to the operation.
 type strike struct {
 	name string
+	// action of EC2 that goes wrong; a scenario in which it is not called is void.
+	action string
 	// arm, when set, is done before the operation starts.
 	arm func(s *stage)
 	// do, when set, is done at the scenario's moment.
@@ -32,6 +34,13 @@ var (
 	}}
 	temporalRestart = strike{name: "restart Temporal", do: func(ctx context.Context, s *stage) error {
 		s.w.lab.StopTemporal()
+		return s.w.lab.StartTemporal(ctx)
+	}}
+	temporalAway = strike{name: "Temporal away for 20 s", do: func(ctx context.Context, s *stage) error {
+		s.w.lab.StopTemporal()
+		if err := sleep(ctx, 20*time.Second); err != nil {
+			return err
+		}
 		return s.w.lab.StartTemporal(ctx)
 	}}
 	everything = strike{name: "kill all programs", do: func(ctx context.Context, s *stage) error {
@@ -103,7 +112,12 @@ func answerLost(action string) strike {
 }
 
 func fault(name string, f ec2sim.Fault) strike {
-	return strike{name: fmt.Sprintf("%s %s", f.Action, name), arm: func(s *stage) { s.w.lab.EC2.AddFault(f) }}
+	return strike{name: f.Action + " " + name, action: f.Action, arm: func(s *stage) { s.w.lab.EC2.AddFault(f) }}
+}
+
+// met says whether a fault of the action has been met since a moment.
+func (s *stage) met(action string, since time.Time) bool {
+	return slices.ContainsFunc(s.w.lab.EC2.Calls(action), func(c ec2sim.Call) bool { return len(c.Faults) > 0 && c.Time.After(since) })
 }
 
 // vanishes is a volume whose creation fails after it was accepted.

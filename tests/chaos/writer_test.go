@@ -21,6 +21,7 @@ import (
 type writer struct {
 	lab            *lab.Lab
 	mount, journal string
+	bytes, pause   string // of each file, between two
 
 	runs   int
 	proc   node.Process
@@ -60,7 +61,7 @@ func (w *writer) start(ctx context.Context, i int) error {
 	w.out = &buffer{}
 	p, err := w.lab.Nodes[i].Start(context.WithoutCancel(ctx), node.Command{
 		Path:   w.lab.Bin("ackwriter"),
-		Args:   []string{"write", w.mount, w.journal, "-bytes", "16384", "-pause", "30ms", "-status", w.status},
+		Args:   []string{"write", w.mount, w.journal, "-bytes", w.bytes, "-pause", w.pause, "-status", w.status},
 		Stdout: w.out, Stderr: w.out,
 	})
 	w.proc = p
@@ -75,11 +76,19 @@ func (w *writer) lost() {
 	}
 	<-w.proc.Done()
 	w.proc = nil
-	var s acked.Stats
-	if b, err := os.ReadFile(w.status); err == nil && json.Unmarshal(b, &s) == nil {
+	if s, err := w.said(); err == nil {
 		s.Failed = 0
 		w.add(s)
 	}
+}
+
+// said is what the present run has reported.
+func (w *writer) said() (s acked.Stats, err error) {
+	b, err := os.ReadFile(w.status)
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	return s, err
 }
 
 // stop ends the last run, in which no write may have failed.
@@ -89,6 +98,14 @@ func (w *writer) stop(ctx context.Context) error {
 	}
 	p := w.proc
 	w.proc = nil
+	if err := w.lab.Until(ctx, time.Minute, "the writer writes", func(context.Context) error {
+		if s, err := w.said(); err != nil || s.Acked > 0 {
+			return err
+		}
+		return fmt.Errorf("no write was acknowledged: %s", w.out)
+	}); err != nil {
+		return err
+	}
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop the writer: %w: %s", err, w.out)
 	}
@@ -129,5 +146,5 @@ func (w *writer) check(ctx context.Context, i int) error {
 }
 
 func newWriter(l *lab.Lab, name, mount string) *writer {
-	return &writer{lab: l, mount: mount, journal: filepath.Join(l.Shared(), name)}
+	return &writer{lab: l, mount: mount, journal: filepath.Join(l.Shared(), name), bytes: "16384", pause: "30ms"}
 }
