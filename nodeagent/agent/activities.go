@@ -235,7 +235,7 @@ func (h handler[In, Out]) run(ctx context.Context, a *Activities, in In) (out Ou
 	out, err = guarded(inner, in, report, h.do, log)
 	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(inner), errStopping) {
 		// Not a cancellation anyone asked for: retried on the next agent.
-		return out, fmt.Errorf("%w: %v", errStopping, err)
+		return out, fmt.Errorf("%w: %w", errStopping, err)
 	}
 	if err == nil {
 		a.observe(&out)

@@ -234,7 +234,7 @@ func (p *Prober) filesystems(r *report, config map[string]string) {
 			have[f[len(f)-1]] = true
 		}
 	}
-	any := false
+	usable := false
 	for _, f := range []struct {
 		fs     contract.Filesystem
 		symbol string
@@ -242,16 +242,16 @@ func (p *Prober) filesystems(r *report, config map[string]string) {
 		name := "filesystem " + string(f.fs)
 		switch {
 		case have[string(f.fs)]:
-			any = true
+			usable = true
 			r.ok(name, "available")
 		case config[f.symbol] == "m", config[f.symbol] == "y":
-			any = true
+			usable = true
 			r.ok(name, "a module, loaded at the first mount")
 		default:
 			r.ok(name, "not offered: disks with %s cannot be mounted here", f.fs)
 		}
 	}
-	if !any {
+	if !usable {
 		r.fail(true, "filesystems", "use a kernel with xfs or ext4", "the kernel offers neither xfs nor ext4")
 	}
 }

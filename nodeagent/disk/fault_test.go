@@ -3,7 +3,6 @@ package disk_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -221,7 +220,7 @@ func TestNodeReadErrorWhileBeginning(t *testing.T) {
 			if err == nil {
 				require.True(t, bytes.Equal(data[:len(got)], got), "answered by the unproven leg: %q", got[:32])
 			} else {
-				require.True(t, errors.Is(err, unix.EIO), "%v", err)
+				require.ErrorIs(t, err, unix.EIO)
 			}
 		}
 		return nil
@@ -237,7 +236,7 @@ func TestNodeReadErrorWhileBeginning(t *testing.T) {
 	}
 	got, err := os.ReadFile(file)
 	require.NoError(t, err)
-	require.True(t, bytes.Equal(data, got))
+	require.Equal(t, data, got)
 	b.check(contract.XFS)
 }
 

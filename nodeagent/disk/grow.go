@@ -198,11 +198,7 @@ func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDis
 		return out, err
 	}
 	if ok {
-		size, _, err := mnt.usage()
-		if err != nil {
-			return out, err
-		}
-		if out.TrimmedBytes, err = mnt.trim(ctx, size+trimStep); err != nil {
+		if out.TrimmedBytes, err = m.trim(ctx, d, mnt); err != nil {
 			return out, err
 		}
 	}
@@ -223,4 +219,24 @@ func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDis
 	}
 	out.Measurement, err = m.measure(ctx, d, h)
 	return out, err
+}
+
+// trim trims where the pool has anything to give back.
+func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount) (int64, error) {
+	h := m.lock(d)
+	v, err := m.open(ctx, d, h)
+	spans := map[int64]bool{}
+	if err == nil {
+		err = m.mapped(v.active, func(start, length uint64) error {
+			for at := start / trimStep; at <= (start+length-1)/trimStep; at++ {
+				spans[int64(at*trimStep)] = true
+			}
+			return nil
+		})
+	}
+	h.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return mnt.trim(ctx, int64(v.active.head.SizeBytes), func(start int64) bool { return spans[start] })
 }

@@ -300,7 +300,7 @@ func (d *demo) result(ctx context.Context) (contract.Result, error) {
 		return r, err
 	}
 	if r.Outcome != contract.Done {
-		return r, fmt.Errorf("%s %s: %v", r.Operation, r.Outcome, r.Refusal)
+		return r, fmt.Errorf("%s %s: %w", r.Operation, r.Outcome, r.Refusal)
 	}
 	if r.Operation == contract.ShrinkWorkflow {
 		desc, err := c.DescribeWorkflowExecution(ctx, contract.WorkflowID(d.disk), run.GetRunID())

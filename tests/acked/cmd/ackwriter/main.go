@@ -33,7 +33,7 @@ func run() error {
 	verb, dir, journal := os.Args[1], os.Args[2], os.Args[3]
 	fs := flag.NewFlagSet("ackwriter", flag.ContinueOnError)
 	for_ := fs.Duration("for", 0, "stop after this long")
-	size := fs.Int("bytes", 0, "size of each file; 0: mixed sizes")
+	size := fs.Int("bytes", 0, "size of a file, give or take half; 0: mixed sizes")
 	pause := fs.Duration("pause", 0, "pause between files")
 	until := fs.Uint64("until", 0, "stop after this many acknowledged bytes")
 	keep := fs.Uint64("keep", 4, "keep every n-th file")
@@ -56,7 +56,7 @@ func run() error {
 		defer cancel()
 		w := &acked.Writer{Dir: dir, Journal: journal, Pause: *pause}
 		if *size > 0 {
-			w.Bytes = func(uint64) int { return *size }
+			w.Bytes = func(i uint64) int { return *size/2 + int(i*2654435761%uint64(*size)) }
 		}
 		done := make(chan struct{})
 		go func() { // ends with the run
