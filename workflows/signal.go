@@ -20,7 +20,8 @@ type signals struct {
 	// throttle: rate or paused changed and the node does not know.
 	throttle bool
 
-	take []func() bool // one per signal: receives one without waiting
+	// One per signal: says whether one is there, receives one without waiting.
+	waiting, take []func() bool
 }
 
 // listen receives signals for as long as the workflow runs, and notes Temporal's
@@ -31,13 +32,17 @@ func (s *signals) listen(root, ctx workflow.Context, op *operation) {
 		s.cancelled = true
 		op.show(ctx)
 	})
-	sel := workflow.NewSelector(ctx)
-	on(ctx, s, sel, contract.SignalPause, func(struct{}) { s.paused, s.throttle = true, true })
-	on(ctx, s, sel, contract.SignalResume, func(struct{}) { s.paused, s.throttle = false, true })
-	on(ctx, s, sel, contract.SignalCancel, func(struct{}) { s.cancelled = true })
-	on(ctx, s, sel, contract.SignalThrottle, func(t contract.Throttle) { s.rate, s.throttle = max(t.MiBs, 0), true })
-	on(ctx, s, sel, contract.SignalPressure, s.press)
-	on(ctx, s, sel, contract.SignalRehome, func(in contract.RehomeInput) {
+	s.take = append(s.take, func() bool {
+		news := root.Err() != nil && !s.cancelled
+		s.cancelled = s.cancelled || news
+		return news
+	})
+	on(ctx, s, contract.SignalPause, func(struct{}) { s.paused, s.throttle = true, true })
+	on(ctx, s, contract.SignalResume, func(struct{}) { s.paused, s.throttle = false, true })
+	on(ctx, s, contract.SignalCancel, func(struct{}) { s.cancelled = true })
+	on(ctx, s, contract.SignalThrottle, func(t contract.Throttle) { s.rate, s.throttle = max(t.MiBs, 0), true })
+	on(ctx, s, contract.SignalPressure, s.press)
+	on(ctx, s, contract.SignalRehome, func(in contract.RehomeInput) {
 		in.Disk = op.disk
 		if err := in.Validate(); err != nil {
 			op.progress.Refusal = contract.Refuse(contract.BadInput, "rehome: %v", err).WithDisk(op.disk)
@@ -46,24 +51,19 @@ func (s *signals) listen(root, ctx workflow.Context, op *operation) {
 		s.rehome = &in
 	})
 	s.drain()
+	// It waits for signals without receiving them, so that drain, wherever it is
+	// called, finds all that Temporal has delivered.
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		for {
-			sel.Select(ctx)
-			op.progress.Paused = s.paused
-			op.show(ctx)
+		for workflow.Await(ctx, s.pending) == nil {
+			op.hear(ctx)
 		}
 	})
 }
 
-// on routes a signal to fn, both for the selector and for drain.
-func on[T any](ctx workflow.Context, s *signals, sel workflow.Selector, name string, fn func(T)) {
+// on routes a signal to fn when it is drained.
+func on[T any](ctx workflow.Context, s *signals, name string, fn func(T)) {
 	ch := workflow.GetSignalChannel(ctx, name)
-	sel.AddReceive(ch, func(c workflow.ReceiveChannel, _ bool) {
-		var v T
-		if c.ReceiveAsync(&v) {
-			fn(v)
-		}
-	})
+	s.waiting = append(s.waiting, func() bool { return ch.Len() > 0 })
 	s.take = append(s.take, func() bool {
 		var v T
 		if !ch.ReceiveAsync(&v) {
@@ -74,12 +74,34 @@ func on[T any](ctx workflow.Context, s *signals, sel workflow.Selector, name str
 	})
 }
 
-// drain receives what has arrived and was not received yet.
-func (s *signals) drain() {
-	for _, take := range s.take {
-		for take() {
+// hear receives what has arrived and shows it.
+func (op *operation) hear(ctx workflow.Context) {
+	if op.signals.drain() {
+		op.progress.Paused = op.signals.paused
+		op.show(ctx)
+	}
+}
+
+// pending says whether a signal has arrived that was not received yet.
+func (s *signals) pending() bool {
+	for _, waiting := range s.waiting {
+		if waiting() {
+			return true
 		}
 	}
+	return false
+}
+
+// drain receives what has arrived and was not received yet. It says whether
+// there was anything.
+func (s *signals) drain() bool {
+	news := false
+	for _, take := range s.take {
+		for take() {
+			news = true
+		}
+	}
+	return news
 }
 
 func (s *signals) press(p contract.Pressure) {

@@ -48,6 +48,7 @@ func (op *operation) locked(ctx workflow.Context, how sharing, fn func() error) 
 // and stops a cancelled operation.
 func (op *operation) gate(ctx workflow.Context) error {
 	for {
+		op.hear(ctx) // also what came together with the end of the step before
 		if err := op.serveRehome(ctx); err != nil {
 			return err
 		}
