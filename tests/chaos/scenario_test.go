@@ -50,7 +50,7 @@ func (o operation) actions() []string {
 	switch o {
 	case shrinkOp:
 		return []string{
-			"DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes", "DescribeSnapshots", "CreateSnapshots",
+			"DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes", "DescribeSnapshots", "CreateSnapshot",
 			"CreateVolume", "AttachVolume", "CreateTags", "DetachVolume", "DeleteVolume",
 		}
 	case appendOp:
@@ -93,6 +93,7 @@ func (sc scenario) outcomes() []contract.Outcome {
 
 var (
 	cancelled = []contract.Outcome{contract.Cancelled}
+	rejected  = []contract.Outcome{contract.Refused, contract.Done}
 	either    = []contract.Outcome{contract.Cancelled, contract.Done}
 )
 
@@ -121,7 +122,11 @@ func full(seed uint64) []scenario {
 		}
 		for _, what := range strikes {
 			for _, step := range op.steps() {
-				out = append(out, scenario{op: op, what: what, when: before{activity: step}})
+				sc := scenario{op: op, what: what, when: before{activity: step}}
+				if what.name == nodeDies.name && (step == string(contract.CreateVolume) || step == string(contract.AttachVolume)) {
+					sc.want = rejected // EC2 may be asked to attach before anyone says where the disk is to go
+				}
+				out = append(out, sc)
 			}
 		}
 		for _, what := range append(strikes, everything) {

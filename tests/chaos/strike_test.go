@@ -112,12 +112,18 @@ func answerLost(action string) strike {
 }
 
 func fault(name string, f ec2sim.Fault) strike {
+	f.ID = armed
 	return strike{name: f.Action + " " + name, action: f.Action, arm: func(s *stage) { s.w.lab.EC2.AddFault(f) }}
 }
 
-// met says whether a fault of the action has been met since a moment.
+// armed is the fault of a scenario.
+const armed = "chaos"
+
+// met says whether the scenario's fault was met. A late call is counted only
+// when it has been answered, but its fault is used up.
 func (s *stage) met(action string, since time.Time) bool {
-	return slices.ContainsFunc(s.w.lab.EC2.Calls(action), func(c ec2sim.Call) bool { return len(c.Faults) > 0 && c.Time.After(since) })
+	waits := slices.ContainsFunc(s.w.lab.EC2.Faults(), func(f ec2sim.Fault) bool { return f.ID == armed })
+	return !waits || slices.ContainsFunc(s.w.lab.EC2.Calls(action), func(c ec2sim.Call) bool { return slices.Contains(c.Faults, armed) && c.Time.After(since) })
 }
 
 // vanishes is a volume whose creation fails after it was accepted.
