@@ -118,9 +118,9 @@ func (b *bench) footprint(ctx context.Context, program, server string) (rss, cpu
 		return 0, 0, 0, fmt.Errorf("not ready: %w", err)
 	}
 	readied = time.Since(begin).Seconds()
-	idle := 30 * time.Second
+	idle := 40 * time.Second
 	if b.params.Quick {
-		idle = 10 * time.Second
+		idle = 20 * time.Second
 	}
 	look := func() (seconds float64, err error) {
 		out, err := b.script(ctx, fmt.Sprintf("cat /proc/%d/task/*/schedstat; awk '/^VmRSS/ {print \"rss\", $2}' /proc/%[1]d/status", p.Pid()))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	enums "go.temporal.io/api/enums/v1"
@@ -31,11 +32,14 @@ func (b *bench) history(ctx context.Context, o options) error {
 // shrinkEvents runs the whole of Ebb, shrinks a disk and counts the events in the
 // workflow's history.
 func shrinkEvents(ctx context.Context, dir string) (n int, err error) {
+	if err := os.RemoveAll(dir); err != nil { // what an interrupted run left
+		return 0, err
+	}
 	l, err := lab.Start(ctx, lab.Options{Dir: dir})
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	defer func() { err = errors.Join(err, l.Close(), os.RemoveAll(dir)) }()
 	var r contract.Result
 	if err := l.EbbJSON(ctx, &r, "disk", "create", "bench", "--size", "8GiB", "--backing", "3GiB", "--node", lab.NodeID(0), "--mount", "/tmp/bench"); err != nil {
 		return 0, err

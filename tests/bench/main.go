@@ -79,6 +79,9 @@ func run(ctx context.Context, o options, out, talk io.Writer) (err error) {
 	if o.dir == "" {
 		o.dir = filepath.Join(o.out, "node")
 	}
+	if o.dir, err = filepath.Abs(o.dir); err != nil {
+		return err
+	}
 	n, err := node.New(node.Options{ID: "i-0123456789abcdef0", Dir: o.dir, MemoryMiB: 3072})
 	if err != nil {
 		return err
