@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/ec2sim"
 )
 
 // moment is when something happens, as seen from outside.
@@ -32,15 +34,6 @@ func (m before) wait(ctx context.Context, s *stage) error {
 		return err
 	}
 	return sleep(ctx, m.plus)
-}
-
-// after is the boundary behind a step: its activity completed.
-type after struct{ activity string }
-
-func (m after) String() string { return "after " + m.activity }
-
-func (m after) wait(ctx context.Context, s *stage) error {
-	return s.event(ctx, enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED, m.activity)
 }
 
 // copied is when that share of a move's regions is in sync.
@@ -77,19 +70,21 @@ func (m at) String() string { return "at " + time.Duration(m).String() }
 
 func (m at) wait(ctx context.Context, _ *stage) error { return sleep(ctx, time.Duration(m)) }
 
-// called is when EC2 has answered an action for the n-th time since the
-// operation began.
-type called struct {
-	action string
-	n      int
+// inCall is when a call of an EC2 action has had its effect and is not answered
+// yet.
+type inCall string
+
+func (m inCall) String() string { return "in a call of " + string(m) }
+
+// arm holds the answer back.
+func (m inCall) arm(s *stage) {
+	s.w.lab.EC2.AddFault(ec2sim.Fault{ID: armed, Action: string(m), DelayAfter: ec2sim.Duration(3 * time.Second)})
 }
 
-func (m called) String() string { return fmt.Sprintf("at call %d of %s", m.n, m.action) }
-
-func (m called) wait(ctx context.Context, s *stage) error {
-	return s.w.lab.Until(ctx, time.Minute, m.String(), func(context.Context) error {
-		if n := s.w.lab.EC2.Count(m.action) - s.calls[m.action]; n < m.n {
-			return fmt.Errorf("%d calls of %s", n, m.action)
+func (m inCall) wait(ctx context.Context, s *stage) error {
+	return s.w.lab.Until(ctx, time.Minute, string(m)+" is called", func(context.Context) error {
+		if !s.met() {
+			return errors.New("not yet")
 		}
 		return nil
 	})

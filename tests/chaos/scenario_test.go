@@ -59,6 +59,17 @@ func (o operation) actions() []string {
 	return []string{"DescribeVolumes", "ModifyVolume", "DescribeVolumesModifications"}
 }
 
+// changes are those of actions that change something before the operation's end.
+func (o operation) changes() []string {
+	switch o {
+	case shrinkOp:
+		return []string{"CreateSnapshot", "CreateVolume", "AttachVolume", "CreateTags", "DetachVolume"}
+	case appendOp:
+		return []string{"CreateVolume", "AttachVolume", "CreateTags"}
+	}
+	return []string{"ModifyVolume"}
+}
+
 // lasts is about how long an undisturbed operation takes.
 func (o operation) lasts() time.Duration {
 	if o == shrinkOp {
@@ -138,6 +149,9 @@ func full(seed uint64) []scenario {
 			for _, how := range []func(string) strike{failsBefore, failsAfter, throttled, late, answerLost} {
 				out = append(out, scenario{op: op, what: how(action)})
 			}
+		}
+		for _, action := range op.changes() {
+			out = append(out, scenario{op: op, what: workerKill, when: inCall(action)}, scenario{op: op, what: everything, when: inCall(action)})
 		}
 		if op != growOp {
 			out = append(out, scenario{op: op, what: vanishes})

@@ -7,9 +7,7 @@
 package lab
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -190,19 +188,6 @@ func (p *process) kill() {
 	}
 }
 
-// ended tells whether a process is not running.
-func (p *process) ended() bool {
-	if p == nil {
-		return true
-	}
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
-
 // Temporal is the server's address on the host.
 func (l *Lab) Temporal() string { return "127.0.0.1:" + strconv.Itoa(l.temporalPort) }
 
@@ -305,146 +290,7 @@ func (l *Lab) StartAgent(ctx context.Context, i int) error {
 	return nil
 }
 
-// KillAgent kills the agent of node i; its disks stay up.
-func (l *Lab) KillAgent(i int) error {
-	l.mu.Lock()
-	p := l.agents[NodeID(i)]
-	l.mu.Unlock()
-	if p == nil {
-		return nil
-	}
-	if err := p.Kill(); err != nil {
-		return err
-	}
-	<-p.Done()
-	return nil
-}
-
-// PowerCut cuts node i's power.
-func (l *Lab) PowerCut(i int) error { return l.Nodes[i].PowerCut() }
-
-// PowerOn boots node i again and starts its agent, as its init would.
-func (l *Lab) PowerOn(ctx context.Context, i int) error {
-	if err := l.Nodes[i].Boot(ctx); err != nil {
-		return err
-	}
-	return l.StartAgent(ctx, i)
-}
-
-// Kill ends node i for good: EC2 says stopped. Revive brings it back.
-func (l *Lab) Kill(i int) error {
-	if err := l.PowerCut(i); err != nil {
-		return err
-	}
-	return l.EC2.SetInstanceState(NodeID(i), "stopped")
-}
-
-// Revive starts a killed node i again: EC2 says running, it boots with the
-// volumes that are still attached to it.
-func (l *Lab) Revive(ctx context.Context, i int) error {
-	if err := l.EC2.SetInstanceState(NodeID(i), ec2sim.StateRunning); err != nil {
-		return err
-	}
-	return l.PowerOn(ctx, i)
-}
-
-// Ensure starts whatever part is not running, so that one failed test leaves
-// the next a whole lab.
-func (l *Lab) Ensure(ctx context.Context) error {
-	if l.temporal.ended() {
-		if err := l.StartTemporal(ctx); err != nil {
-			return err
-		}
-	}
-	if l.worker.ended() {
-		if err := l.StartWorker(); err != nil {
-			return err
-		}
-	}
-	for i, n := range l.Nodes {
-		if err := l.EC2.SetInstanceState(n.ID(), ec2sim.StateRunning); err != nil {
-			return err
-		}
-		if !n.Running() {
-			if err := l.PowerOn(ctx, i); err != nil {
-				return err
-			}
-			continue
-		}
-		if l.agentEnded(i) {
-			if err := l.StartAgent(ctx, i); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (l *Lab) agentEnded(i int) bool {
-	l.mu.Lock()
-	p := l.agents[NodeID(i)]
-	l.mu.Unlock()
-	if p == nil {
-		return true
-	}
-	select {
-	case <-p.Done():
-		return true
-	default:
-		return false
-	}
-}
-
-// ExitError is a command's exit code and what it printed.
-type ExitError struct {
-	Args   []string
-	Code   int
-	Output string
-}
-
-func (e *ExitError) Error() string {
-	return fmt.Sprintf("ebb %s: exit code %d: %s", strings.Join(e.Args, " "), e.Code, e.Output)
-}
-
-// Ebb runs the ebb command and returns what it wrote to stdout. An exit code
-// other than 0 is an *ExitError.
-func (l *Lab) Ebb(ctx context.Context, args ...string) (string, error) {
-	var out, talk bytes.Buffer
-	cmd := exec.CommandContext(ctx, l.Bin("ebb"), args...)
-	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+l.Temporal(), "TEMPORAL_CONFIG_FILE=/nonexistent")
-	cmd.Stdout = &out
-	cmd.Stderr = io.MultiWriter(&talk, l.Output)
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return out.String(), &ExitError{args, exit.ExitCode(), out.String() + talk.String()}
-	}
-	return out.String(), err
-}
-
-// EbbJSON runs the command with -o json and decodes what it prints.
-func (l *Lab) EbbJSON(ctx context.Context, into any, args ...string) error {
-	out, err := l.Ebb(ctx, append(args, "-o", "json")...)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal([]byte(out), into); err != nil {
-		return fmt.Errorf("ebb %s: %w: %s", strings.Join(args, " "), err, out)
-	}
-	return nil
-}
-
-// Sh runs a shell script in node i and returns its output.
-func (l *Lab) Sh(ctx context.Context, i int, script string) (string, error) {
-	var out bytes.Buffer
-	code, err := l.Nodes[i].Exec(ctx, node.Command{Path: "sh", Args: []string{"-ec", script}, Stdout: &out, Stderr: &out})
-	if err == nil && code != 0 {
-		err = fmt.Errorf("on %s: %s: exit code %d: %s", NodeID(i), script, code, out.String())
-	}
-	return strings.TrimSpace(out.String()), err
-}
-
-// Client of EC2, as the worker's.
+// EC2Client is a client of EC2, as the worker's.
 func (l *Lab) EC2Client() *ec2.Client {
 	return ec2.New(ec2.Options{Region: "us-east-1", BaseEndpoint: aws.String(l.EC2.URL()), Credentials: credentials.NewStaticCredentialsProvider("lab", "lab", "")})
 }

@@ -2,7 +2,6 @@ package lab_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -74,7 +73,7 @@ func TestLife(t *testing.T) {
 	lap("deleted")
 	_, err = l.Ebb(ctx, "shrink", d)
 	var exit *lab.ExitError
-	require.True(t, errors.As(err, &exit), "%v", err)
+	require.ErrorAs(t, err, &exit)
 	t.Log(exit)
 }
 
