@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -19,7 +18,7 @@ const (
 	testVol   = "vol-0123456789abcdef0"
 )
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // fakeDisks is a node's disks in memory. Every field is guarded by mu; on, when
 // set, is called at the start of a method and may block or fail.

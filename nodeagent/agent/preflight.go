@@ -45,7 +45,6 @@ type Prober struct {
 // requiredTargets and the configuration symbol and module each comes from.
 var requiredTargets = []struct{ name, symbol, module string }{
 	{"linear", "CONFIG_BLK_DEV_DM", "dm-mod"},
-	{"striped", "CONFIG_BLK_DEV_DM", "dm-mod"},
 	{"thin-pool", "CONFIG_DM_THIN_PROVISIONING", "dm-thin-pool"},
 	{"thin", "CONFIG_DM_THIN_PROVISIONING", "dm-thin-pool"},
 	{"mirror", "CONFIG_DM_MIRROR", "dm-mirror"},
@@ -290,14 +289,13 @@ func (p *Prober) capability(r *report) {
 	r.fail(true, name, next, "cannot be read from /proc/self/status")
 }
 
-// tools looks for the external programs. None is needed to bring an existing
-// disk up, so none blocks.
+// tools looks for the external programs. An existing disk needs thin_check to
+// come up; without it no disk is assembled. The others are for new disks.
 func (p *Prober) tools(r *report) {
 	mkfs := 0
 	for _, t := range []struct{ name, missing string }{
 		{"mkfs.xfs", "no disk with xfs can be created here"},
 		{"mkfs.ext4", "no disk with ext4 can be created here"},
-		{"thin_check", "pool metadata is not checked after an unclean stop (optional: thin-provisioning-tools)"},
 	} {
 		path, err := p.LookPath(t.name)
 		switch {
@@ -309,6 +307,11 @@ func (p *Prober) tools(r *report) {
 				mkfs++
 			}
 		}
+	}
+	if path, err := p.LookPath("thin_check"); err != nil {
+		r.fail(true, "tool thin_check", "install thin-provisioning-tools, or use the agent's container image", "not found: pool metadata cannot be checked before a disk is brought up")
+	} else {
+		r.ok("tool thin_check", "%s", path)
 	}
 	if mkfs == 0 {
 		r.fail(false, "tools", "install xfsprogs or e2fsprogs, or use the agent's container image", "neither mkfs.xfs nor mkfs.ext4 is there: existing disks work, none can be created")

@@ -25,7 +25,7 @@ func (f fakeTargets) Targets(context.Context, []string) (map[string]string, erro
 }
 
 func allTargets() map[string]string {
-	return map[string]string{"linear": "1.4.0", "striped": "1.6.0", "thin-pool": "1.22.0", "thin": "1.22.0", "mirror": "1.14.0", "snapshot": "1.16.0"}
+	return map[string]string{"linear": "1.4.0", "thin-pool": "1.22.0", "thin": "1.22.0", "mirror": "1.14.0", "snapshot": "1.16.0"}
 }
 
 func gzipped(t *testing.T, s string) []byte {
@@ -157,7 +157,12 @@ func TestPreflightRefuses(t *testing.T) {
 func TestPreflightTellsButGoesOn(t *testing.T) {
 	p := goodProber(t)
 	p.Temporal = func(context.Context) error { return errors.New("connection refused") }
-	p.LookPath = func(string) (string, error) { return "", errors.New("not found") }
+	p.LookPath = func(name string) (string, error) {
+		if name == "thin_check" { // without it no disk comes up
+			return "/usr/sbin/thin_check", nil
+		}
+		return "", errors.New("not found")
+	}
 	p.DroppedCredentials = []string{"AWS_ACCESS_KEY_ID"}
 	delete(p.Root.(fstest.MapFS), "sys/kernel/security/lockdown")
 	r := p.Probe(context.Background())

@@ -248,7 +248,7 @@ func pressure(t *testing.T, c client.Client, d *fakeDisks) {
 	require.Eventually(t, func() bool { n, _ := signals(); return n == 2 }, 10*time.Second, 20*time.Millisecond)
 	_, last := signals()
 	require.Equal(t, testNode, last.Node)
-	require.EqualValues(t, 4*contract.GiB, last.BackingBytes)
+	require.Equal(t, 4*contract.GiB, last.BackingBytes)
 	desc, err = c.DescribeWorkflowExecution(ctx, id, "")
 	require.NoError(t, err)
 	require.Equal(t, first, desc.WorkflowExecutionInfo.Execution.RunId)

@@ -136,5 +136,5 @@ func TestMeasurementsAreASafetyNet(t *testing.T) {
 	m.all(context.Background())
 	require.Len(t, events, 1)
 	require.EqualValues(t, 2, events[0].Pressure.Generation)
-	require.EqualValues(t, 2*contract.GiB, events[0].Pressure.BackingBytes)
+	require.Equal(t, 2*contract.GiB, events[0].Pressure.BackingBytes)
 }

@@ -350,7 +350,7 @@ func TestNodeFullPoolWaits(t *testing.T) {
 	m, err = b.GrowBacking(t.Context(), contract.GrowBackingInput{Disk: b.disk, Volume: b.vols[0], Bytes: 2 * gib})
 	require.NoError(t, err)
 	require.False(t, m.Full)
-	require.EqualValues(t, 2*gib, m.BackingBytes)
+	require.Equal(t, 2*gib, m.BackingBytes)
 	<-done
 	b.check(contract.Ext4)
 }

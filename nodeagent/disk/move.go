@@ -90,8 +90,10 @@ func (m *Manager) PrepareMove(ctx context.Context, in contract.PrepareMoveInput)
 }
 
 // planMove chooses the region size of a move, and counts the regions it would
-// copy now. A large region is fast, but it is copied whole: the largest size is
-// taken that copies hardly more than is used, else the smallest.
+// copy now. A large region is fast, but it is copied whole. The largest size is
+// taken that copies hardly more than is used; on an aged filesystem there is
+// none, and the largest that copies at most a fifth more is the best bargain
+// (docs/design.md has the measurement); the smallest if even that is too much.
 func (m *Manager) planMove(b *backing) (regionBytes, copies uint64, err error) {
 	type run struct{ start, length uint64 }
 	var runs []run
@@ -103,6 +105,8 @@ func (m *Manager) planMove(b *backing) (regionBytes, copies uint64, err error) {
 	}); err != nil {
 		return 0, 0, err
 	}
+	type choice struct{ bytes, copies uint64 }
+	var sizes []choice
 	for _, regionBytes = range format.RegionSizes(b.head.SizeBytes) {
 		copies = 0
 		next := uint64(0) // first region not counted yet
@@ -111,8 +115,13 @@ func (m *Manager) planMove(b *backing) (regionBytes, copies uint64, err error) {
 			copies += last + 1 - min(max(first, next), last+1)
 			next = last + 1
 		}
-		if copies*regionBytes <= used+used/25 {
-			break
+		sizes = append(sizes, choice{regionBytes, copies})
+	}
+	for _, excess := range []uint64{used / 25, used / 5} {
+		for _, c := range sizes {
+			if c.bytes*c.copies <= used+excess {
+				return c.bytes, c.copies, nil
+			}
 		}
 	}
 	return regionBytes, copies, nil

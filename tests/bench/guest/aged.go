@@ -89,7 +89,7 @@ func (r *rig) sayRegions(d contract.DiskID, fs contract.Filesystem, state string
 		return err
 	}
 	note := ""
-	for region := int64(256 * kib); region <= 8*mib; region *= 2 {
+	for region := 256 * kib; region <= 8*mib; region *= 2 {
 		covered := int64(0)
 		last := int64(-1)
 		for _, run := range runs {

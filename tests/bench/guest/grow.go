@@ -32,9 +32,10 @@ func growExperiment(ctx context.Context, r *rig) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	events := make(chan time.Time, 64)
-	watched := make(chan error, 1)
+	watched := make(chan struct{})
 	go func() {
-		watched <- r.m.Watch(ctx, func(e disk.Event) {
+		defer close(watched)
+		_ = r.m.Watch(ctx, func(e disk.Event) { // ends with ctx; a growth unseen fails below
 			select {
 			case events <- time.Now():
 			default: // nobody waits for so many
