@@ -290,7 +290,7 @@ func (p *Prober) capability(r *report) {
 }
 
 // tools looks for the external programs. An existing disk needs thin_check to
-// come up; without it no disk is assembled. The others are for new disks.
+// come up and thin_restore to move; mkfs is for new disks.
 func (p *Prober) tools(r *report) {
 	mkfs := 0
 	for _, t := range []struct{ name, missing string }{
@@ -308,10 +308,15 @@ func (p *Prober) tools(r *report) {
 			}
 		}
 	}
-	if path, err := p.LookPath("thin_check"); err != nil {
-		r.fail(true, "tool thin_check", "install thin-provisioning-tools, or use the agent's container image", "not found: pool metadata cannot be checked before a disk is brought up")
-	} else {
-		r.ok("tool thin_check", "%s", path)
+	for _, t := range []struct{ name, missing string }{
+		{"thin_check", "pool metadata cannot be checked before a disk is brought up"},
+		{"thin_restore", "no disk can be moved"},
+	} {
+		if path, err := p.LookPath(t.name); err != nil {
+			r.fail(true, "tool "+t.name, "install thin-provisioning-tools, or use the agent's container image", "not found: %s", t.missing)
+		} else {
+			r.ok("tool "+t.name, "%s", path)
+		}
 	}
 	if mkfs == 0 {
 		r.fail(false, "tools", "install xfsprogs or e2fsprogs, or use the agent's container image", "neither mkfs.xfs nor mkfs.ext4 is there: existing disks work, none can be created")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -158,8 +159,8 @@ func TestPreflightTellsButGoesOn(t *testing.T) {
 	p := goodProber(t)
 	p.Temporal = func(context.Context) error { return errors.New("connection refused") }
 	p.LookPath = func(name string) (string, error) {
-		if name == "thin_check" { // without it no disk comes up
-			return "/usr/sbin/thin_check", nil
+		if strings.HasPrefix(name, "thin_") { // without them no disk comes up or moves
+			return "/usr/sbin/" + name, nil
 		}
 		return "", errors.New("not found")
 	}

@@ -78,7 +78,7 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 			return err
 		}
 	}
-	old, err := m.build(ctx, v.active, false, nil)
+	old, err := m.build(ctx, v.active, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 				WithDisk(d).WithVolume(n.vols[0]).WithNext("cancel the move")
 		}
 		// I6: the log is on the incoming volume; the kernel reads it and goes on.
-		thin, err := m.build(ctx, n, false, nil)
+		thin, err := m.build(ctx, n, nil, nil)
 		if err != nil {
 			return err
 		}

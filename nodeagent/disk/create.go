@@ -49,7 +49,7 @@ func (m *Manager) Format(ctx context.Context, in contract.FormatDiskInput) (cont
 	if err := m.step(ctx, "format-headers"); err != nil {
 		return none, err
 	}
-	thin, err := m.build(ctx, b, true, nil)
+	thin, err := m.build(ctx, b, zeroSuperblock, nil)
 	if err != nil {
 		return none, err
 	}

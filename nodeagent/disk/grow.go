@@ -167,7 +167,7 @@ func (m *Manager) Expand(ctx context.Context, in contract.ExpandDiskInput) (cont
 	if err := m.step(ctx, "expand-header"); err != nil {
 		return none, err
 	}
-	thin, err := m.build(ctx, a, false, nil)
+	thin, err := m.build(ctx, a, nil, nil)
 	if err != nil {
 		return none, err
 	}

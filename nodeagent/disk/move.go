@@ -161,12 +161,12 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	// fail to read just such a region, the kernel would ask the new leg. It is
 	// given the old device as external origin, so that it has no answer of its
 	// own: what it does not hold it reads from the old device, and fails as that.
-	thin, err := m.build(ctx, n, true, &old.Dev)
+	count := regions(n.head)
+	before, err := m.usedRegions(a, n.head.RegionBytes, count)
 	if err != nil {
 		return err
 	}
-	count := regions(n.head)
-	before, err := m.usedRegions(a, n.head.RegionBytes, count)
+	thin, err := m.build(ctx, n, func(meta dm.Info) error { return premap(ctx, meta, n.head, before, count) }, &old.Dev)
 	if err != nil {
 		return err
 	}

@@ -155,10 +155,10 @@ func (m *Manager) member(ctx context.Context, id string, need uint64) (dm.Dev, e
 	return v.Dev(), nil
 }
 
-// build makes a backing's devices, up to its thin device. A fresh backing gets
-// an empty pool first. origin, when not nil, is read where the thin device has
-// nothing of its own.
-func (m *Manager) build(ctx context.Context, b *backing, fresh bool, origin *dm.Dev) (dm.Info, error) {
+// build makes a backing's devices, up to its thin device. A fresh backing's pool
+// is first written by fresh, an existing one (nil) is checked. origin, when not
+// nil, is read where the thin device has nothing of its own.
+func (m *Manager) build(ctx context.Context, b *backing, fresh func(meta dm.Info) error, origin *dm.Dev) (dm.Info, error) {
 	name := stackName(b.head)
 	metaTable, err := m.linears(ctx, b, format.Meta)
 	if err != nil {
@@ -171,8 +171,8 @@ func (m *Manager) build(ctx context.Context, b *backing, fresh bool, origin *dm.
 	_, poolErr := m.DM.Info(name + partPool)
 	running := poolErr == nil
 	if !running {
-		if fresh {
-			err = zeroSuperblock(meta)
+		if fresh != nil {
+			err = fresh(meta)
 		} else {
 			err = checkPool(ctx, meta)
 		}
@@ -183,7 +183,7 @@ func (m *Manager) build(ctx context.Context, b *backing, fresh bool, origin *dm.
 	if err := m.buildPool(ctx, b); err != nil {
 		return dm.Info{}, err
 	}
-	if fresh {
+	if fresh != nil {
 		if _, err := m.DM.Message(name+partPool, 0, "create_thin %d", b.head.ThinID); err != nil && !errors.Is(err, unix.EEXIST) {
 			return dm.Info{}, err
 		}
@@ -291,6 +291,61 @@ func zeroSuperblock(meta dm.Info) error {
 		return fmt.Errorf("clear pool metadata: %w", err)
 	}
 	return f.Sync()
+}
+
+// premap writes metadata in which the used regions are mapped already, one after
+// the other. The copy then changes no mapping, so the flush after each region
+// costs no commit of the pool's metadata, and it is written in one piece. What a
+// mapped block holds is whatever the volume had there: that is never read, since
+// each of these regions is dirty in both logs until it is copied whole.
+func premap(ctx context.Context, meta dm.Info, h *format.Header, used format.Bitmap, count uint64) error {
+	if err := zeroSuperblock(meta); err != nil {
+		return err
+	}
+	perRegion, total := h.RegionBytes/h.BlockBytes, (h.SizeBytes+h.BlockBytes-1)/h.BlockBytes
+	var ranges strings.Builder
+	var mapped uint64
+	for r := uint64(0); r < count; {
+		if !used.Get(r) {
+			r++
+			continue
+		}
+		first := r
+		for r < count && used.Get(r) {
+			r++
+		}
+		begin := first * perRegion
+		length := min(r*perRegion, total) - begin
+		fmt.Fprintf(&ranges, "<range_mapping origin_begin=\"%d\" data_begin=\"%d\" length=\"%d\" time=\"0\"/>\n", begin, mapped, length)
+		mapped += length
+	}
+	if room := h.Bytes(format.Data) / h.BlockBytes; mapped > room {
+		return contract.Refuse(contract.BelowUsed, "the disk has filled since the move was prepared: %d bytes are to be copied, the new backing has room for %d", mapped*h.BlockBytes, room*h.BlockBytes).
+			WithDisk(contract.DiskID(h.Disk)).WithVolume(h.Members[0].Volume).WithNext("run the operation again")
+	}
+	xml := fmt.Sprintf("<superblock uuid=\"\" time=\"0\" transaction=\"0\" flags=\"0\" version=\"2\" data_block_size=\"%d\" nr_data_blocks=\"%d\">\n"+
+		"<device dev_id=\"%d\" mapped_blocks=\"%d\" transaction=\"0\" creation_time=\"0\" snap_time=\"0\">\n%s</device>\n</superblock>\n",
+		h.BlockBytes/sector, h.Bytes(format.Data)/h.BlockBytes, h.ThinID, mapped, ranges.String())
+	// thin_restore wants a regular file; the root of a node may be read-only.
+	fd, err := unix.MemfdCreate("ebb-map", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("map of the new pool: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "ebb-map")
+	defer f.Close()
+	if _, err := f.WriteString(xml); err != nil {
+		return fmt.Errorf("map of the new pool: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "thin_restore", "-q", "-i", "/proc/self/fd/3", "-o", dm.DevPath(meta))
+	cmd.ExtraFiles = []*os.File{f}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return contract.Refuse(contract.NodeUnsupported, "thin_restore is missing").WithNext("install thin-provisioning-tools on the node, or in the agent's image")
+	}
+	if err != nil {
+		return fmt.Errorf("thin_restore: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // checkPool runs thin_check: dm-thin's metadata is crash-consistent, so damage

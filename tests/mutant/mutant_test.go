@@ -38,7 +38,7 @@ var mutants = []mutant{
 	},
 	{
 		"I2", "the new thin device answers by itself while log A is in force", "move.go",
-		"m.build(ctx, n, true, &old.Dev)", "m.build(ctx, n, true, nil)", "TestNodeReadErrorWhileBeginning",
+		"return premap(ctx, meta, n.head, before, count) }, &old.Dev)", "return premap(ctx, meta, n.head, before, count) }, nil)", "TestNodeReadErrorWhileBeginning",
 	},
 	{
 		"I2", "swaps away from a mirror flush", "stack.go",
