@@ -146,8 +146,7 @@ func TestPowerCut(t *testing.T) {
 			marker := filepath.Join(n.Dir(), "marker")
 			nodetest.AttachVolume(t, n, "vol-0000000a", 2*gib)
 			nodetest.AttachVolume(t, n, "vol-0000000b", gib)
-			binary, err := os.Executable()
-			require.NoError(t, err)
+			binary := testBinary(t, n)
 			p, err := n.Start(t.Context(), node.Command{
 				Path: binary, Args: []string{"-test.run=^TestCrashBefore$", "-test.v"}, Env: append(env, node.InsideEnv+"=1"), Stdout: t.Output(), Stderr: t.Output(),
 			})
@@ -172,6 +171,17 @@ func TestPowerCut(t *testing.T) {
 			require.Zero(t, code, "the run after the power cut failed")
 		})
 	}
+}
+
+// testBinary copies this test program to where the node sees it.
+func testBinary(t *testing.T, n node.Node) string {
+	path, err := os.Executable()
+	require.NoError(t, err)
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	to := filepath.Join(n.Dir(), "disk.test")
+	require.NoError(t, os.WriteFile(to, b, 0o755))
+	return to
 }
 
 func crashBench(t *testing.T) (*bench, crashState, string) {

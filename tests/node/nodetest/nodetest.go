@@ -47,6 +47,11 @@ func New(t testing.TB, o node.Options) node.Node {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
+	// The tests run in their package's directory, which a node does not see when
+	// the checkout lies below /tmp.
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	o.Share = append(o.Share, dir)
 	n, err := node.New(o)
 	if errors.Is(err, node.ErrUnavailable) {
 		t.Skip(err)
