@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -76,20 +77,21 @@ func (a *Activities) createVolume(ctx context.Context, in contract.CreateVolumeI
 }
 
 // created waits until a volume has left the state creating; it may have ended
-// in error, or have vanished, which is the same.
+// in error, or have vanished, which is the same. One that is not described has
+// vanished only after Settle.
 func (a *Activities) created(ctx context.Context, id string) (contract.VolumeFacts, error) {
 	f := contract.VolumeFacts{ID: id}
-	missing := 0
+	until := time.Now().Add(a.Settle)
 	err := a.poll(ctx, "volume "+id+" is available", func(ctx context.Context) (bool, error) {
 		v, err := a.volume(ctx, id)
 		if err != nil {
 			return false, err
 		}
 		if v == nil {
-			missing++
 			f.State = string(types.VolumeStateError)
-			return missing > int(a.Settle/a.PollMax)+4, nil
+			return time.Now().After(until), nil
 		}
+		until = time.Now().Add(a.Settle)
 		f = facts(*v)
 		return v.State != types.VolumeStateCreating, nil
 	})

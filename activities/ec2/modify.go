@@ -97,10 +97,11 @@ func (a *Activities) modified(ctx context.Context, in contract.ModifyVolumeInput
 	return f, nil
 }
 
-// modification is the volume's last one, nil when there was none.
+// modification is the volume's last one, nil when there was none. A volume that
+// is not known has none: it may have been made a moment ago.
 func (a *Activities) modification(ctx context.Context, volume string) (*types.VolumeModification, error) {
 	out, err := a.api.DescribeVolumesModifications(ctx, &ec2.DescribeVolumesModificationsInput{VolumeIds: []string{volume}})
-	if code(err) == codeModificationNotFound {
+	if c := code(err); c == codeModificationNotFound || c == codeVolumeNotFound {
 		return nil, nil
 	}
 	if err != nil {
