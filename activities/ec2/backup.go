@@ -98,10 +98,14 @@ func (s *Snapshots) Snapshot(ctx context.Context, in contract.SnapshotDiskInput)
 	return out, nil
 }
 
+// once keeps the SDK from repeating a call that has no client token: what a
+// failed one has done is looked for before the next.
+func once(o *ec2.Options) { o.Retryer = aws.NopRetryer{} }
+
 func (s *Snapshots) one(ctx context.Context, in contract.SnapshotDiskInput, volume string, have map[string]string) error {
 	out, err := s.api.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{
 		VolumeId: &volume, Description: aws.String(s.describe(in)), TagSpecifications: s.tags(in),
-	})
+	}, once)
 	if err == nil {
 		have[volume] = aws.ToString(out.SnapshotId)
 	}
@@ -133,7 +137,7 @@ func (s *Snapshots) together(ctx context.Context, in contract.SnapshotDiskInput,
 	}
 	out, err := s.api.CreateSnapshots(ctx, &ec2.CreateSnapshotsInput{
 		InstanceSpecification: spec, Description: aws.String(s.describe(in)), TagSpecifications: s.tags(in),
-	})
+	}, once)
 	if err != nil {
 		return err
 	}
