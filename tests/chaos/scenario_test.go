@@ -157,6 +157,9 @@ func full(seed uint64) []scenario {
 			out = append(out, scenario{op: op, what: vanishes})
 		}
 	}
+	for range 6 {
+		out = append(out, scenario{op: shrinkOp, what: storm(rng.Uint64N(1000)), when: at(time.Duration(rng.Int64N(int64(3 * time.Second))).Round(time.Millisecond))})
+	}
 	out = append(out, swaps(rng)...)
 	for _, what := range []strike{agentKill, workerKill, temporalRestart, temporalAway, powerCut, everything} {
 		for _, step := range pressureOp.steps()[1:] {

@@ -74,6 +74,7 @@ func (w *world) run(t *testing.T, n int, sc scenario) {
 			s.explain(t)
 		}
 		w.lab.EC2.ClearFaults()
+		w.lab.EC2.SetStaleDescribe(0)
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
 		if s.writer != nil {

@@ -2,6 +2,8 @@ package chaos
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -84,6 +86,29 @@ var (
 		return c.SignalWorkflow(ctx, s.run.GetID(), s.run.GetRunID(), contract.SignalCancel, nil)
 	}}
 )
+
+// storm is several crashes in a row, one upon the other's recovery, while EC2's
+// describes lag behind.
+func storm(seed uint64) strike {
+	return strike{
+		name: fmt.Sprintf("storm %d", seed),
+		arm:  func(s *stage) { s.w.lab.EC2.SetStaleDescribe(time.Second) },
+		do: func(ctx context.Context, s *stage) error {
+			defer s.w.lab.EC2.SetStaleDescribe(0)
+			rng := rand.New(rand.NewPCG(seed, 1))
+			all := []strike{agentKill, workerKill, temporalRestart, powerCut, everything}
+			for range 4 {
+				if err := sleep(ctx, time.Duration(rng.Int64N(int64(8*time.Second)))); err != nil {
+					return err
+				}
+				if err := all[rng.IntN(len(all))].do(ctx, s); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
 
 // again is how often a call fails: more often than the SDK tries by itself.
 const again = 4
