@@ -18,7 +18,7 @@ BIN   := $(CACHE)/ebb/bin
 TEST_PACKAGES  := user-mode-linux uml-utilities slirp kmod dmsetup thin-provisioning-tools xfsprogs e2fsprogs
 DEMO_PACKAGES  := $(TEST_PACKAGES) postgresql postgresql-contrib
 BENCH_PACKAGES := $(TEST_PACKAGES) fio rsync
-FULL_PACKAGES  := $(sort $(DEMO_PACKAGES) $(BENCH_PACKAGES) qemu-system-x86 linux-image-cloud-amd64 cpio gcc libc6-dev)
+FULL_PACKAGES  := $(sort $(DEMO_PACKAGES) $(BENCH_PACKAGES) qemu-system-x86 cpio gcc libc6-dev)
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -113,3 +113,4 @@ bench-packages:
 
 full-packages:
 	@scripts/install-packages $(FULL_PACKAGES)
+	@scripts/fetch-kernel $(CACHE)/ebb/qemu
