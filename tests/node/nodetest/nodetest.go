@@ -47,11 +47,7 @@ func New(t testing.TB, o node.Options) node.Node {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	// The tests run in their package's directory, which a node does not see when
-	// the checkout lies below /tmp.
-	dir, err := os.Getwd()
-	require.NoError(t, err)
-	o.Share = append(o.Share, dir)
+	o.Share = append(o.Share, checkout(t))
 	n, err := node.New(o)
 	if errors.Is(err, node.ErrUnavailable) {
 		t.Skip(err)
@@ -66,6 +62,20 @@ func New(t testing.TB, o node.Options) node.Node {
 		}
 	})
 	return n
+}
+
+// checkout is the module's root directory: tests run in their package's, which a
+// node does not see by itself when it lies below /tmp.
+func checkout(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	for up := dir; up != filepath.Dir(up); up = filepath.Dir(up) {
+		if _, err := os.Stat(filepath.Join(up, "go.mod")); err == nil {
+			return up
+		}
+	}
+	return dir
 }
 
 // Boot makes and boots a node that ends with the test; see New.
