@@ -54,6 +54,7 @@ func TestNVMe(t *testing.T) {
 		disks := makeDrives(t)
 		m := boot(t, k, archive, "TestGuestCut", disks, scratch, oldVolume, spareVolume)
 		require.ErrorIs(t, m.serve(t.Context()), errCut)
+		onHost(t, "e2fsck", "-p", disks[0].file) // its journal
 		// The guest had four of them, and the new volume, plugged last, was the fourth. Now there are three,
 		// so it has another name for certain; in this order the old one has, too.
 		m = boot(t, k, archive, "TestGuestResume", disks, newVolume, scratch, oldVolume)
