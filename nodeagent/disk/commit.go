@@ -323,6 +323,7 @@ func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contrac
 // our knowing (a lost acknowledgement): the old one then takes a generation
 // above it, so the highest active generation is the truth in every case.
 func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) error {
+	ctx = context.WithoutCancel(ctx)
 	a := h.view.active
 	if err := m.save(ctx, a, func(h *format.Header) {
 		if h.MovePhase == format.Committing {
@@ -330,7 +331,17 @@ func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) er
 		}
 		endMove(h)
 	}); err != nil {
-		return err
+		// One of the two must forget the move durably before the swap, else the
+		// log goes stale unnoticed. Until one does, the mirror stays: it holds
+		// writes, it loses none.
+		n := h.view.incoming
+		if n == nil {
+			return err
+		}
+		if e := m.save(ctx, n, func(h *format.Header) { h.Role, h.MovePhase = format.Retired, format.NoMove }); e != nil {
+			return errors.Join(err, e)
+		}
+		m.Logger.Error("the old header cannot be written, the new one is scrap now", "disk", d, "volume", a.vols[0], "error", err)
 	}
 	if err := m.step(ctx, "abort-header"); err != nil {
 		return err
@@ -349,18 +360,22 @@ func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) er
 // (I2). What happened is kept for the operation to read.
 func (m *Manager) dropIfFailed(ctx context.Context, d contract.DiskID, h *handle) error {
 	st, ok, err := m.mirrorState(d)
-	if err != nil || !ok || st.AllAlive() || len(st.Health) == 0 || h.view == nil || h.view.incoming == nil {
+	if err != nil || !ok || st.AllAlive() || len(st.Health) == 0 || h.view == nil {
 		return err
 	}
-	n := h.view.incoming
+	a, n := h.view.active, h.view.incoming
+	move, peer := a.head.Move, a.head.Peer
+	if n != nil { // nil: its volume is gone altogether
+		move, peer = n.head.Move, n.vols[0]
+	}
 	r := contract.Refuse(contract.MoveFailed, "the new volume failed (legs %s, log %c): the move was aborted and the disk is on its old volume", st.Health, st.LogHealth).
-		WithDisk(d).WithVolume(n.vols[0]).WithNext("check the new volume's status in EC2; run the operation again")
+		WithDisk(d).WithVolume(peer).WithNext("check the new volume's status in EC2; run the operation again")
 	if st.Health[0] != 'A' {
 		r = contract.Refuse(contract.VolumeFailing, "the disk's volume returns errors (legs %s): the move was aborted", st.Health).
 			WithDisk(d).WithVolume(h.view.active.vols[0]).WithNext("check the volume's status in EC2; restore from the pre-move snapshot if it is impaired")
 	}
-	m.Logger.Error("leg failed", "disk", d, "legs", string(st.Health), "log", string(st.LogHealth), "move", n.head.Move)
-	if st.Health[0] != 'A' && h.view.active.head.MovePhase == format.Committing {
+	m.Logger.Error("leg failed", "disk", d, "legs", string(st.Health), "log", string(st.LogHealth), "move", move)
+	if n != nil && st.Health[0] != 'A' && a.head.MovePhase == format.Committing {
 		// The old volume fails while the commit is under way. If the new header
 		// is in force the new generation, identical, is the disk.
 		if v, err := m.look(ctx, d); err == nil && v.active.head.Generation == n.head.Generation {
@@ -369,21 +384,15 @@ func (m *Manager) dropIfFailed(ctx context.Context, d contract.DiskID, h *handle
 		}
 	}
 	if err := m.fallBack(ctx, d, h); err != nil {
-		// The header could not be written, but writes are being held: give the
-		// application its disk back. The error makes the caller look again.
-		old, e := m.DM.Info(stackName(h.view.active.head))
-		if e == nil {
-			_, e = m.ensure(topName(d), dm.Linear(0, h.view.active.head.SizeBytes/sector, old.Dev, 0))
-		}
-		return errors.Join(err, e)
+		return err // the caller looks again soon
 	}
-	h.failure[n.head.Move] = r
+	h.failure[move] = r
 	kind := EventMoveFailed
 	if r.Code == contract.VolumeFailing {
 		kind = EventReadError
 	}
 	h.untold = append(h.untold, Event{Disk: d, Kind: kind, Message: r.Error()})
-	if err := m.takeDown(n.head); err != nil {
+	if err := m.takeDownAll(d, a.head); err != nil {
 		m.Logger.Warn("take failed leg down", "disk", d, "error", err)
 	}
 	return nil

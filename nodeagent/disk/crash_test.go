@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -262,4 +263,38 @@ func TestCrashAfter(t *testing.T) {
 func dropCaches(t *testing.T) {
 	unix.Sync()
 	require.NoError(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0o644))
+}
+
+// TestNodeCancelledWhileBeginning: the operation is cancelled between the last
+// steps of a move's begin. Either the mirror runs and both headers say so, or
+// the disk is on its old volume and its header has forgotten the move: never the
+// disk alone with a log that would be believed later.
+func TestNodeCancelledWhileBeginning(t *testing.T) {
+	for _, step := range []string{"copying-new", "copying"} {
+		t.Run(step, func(t *testing.T) {
+			b := newBench(t)
+			b.create(contract.XFS, 8*gib, gib)
+			b.fill(10 * mib)
+			in := b.prepare("m-1", gib)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			b.step = func(s string) error {
+				if s == step {
+					cancel()
+				}
+				return nil
+			}
+			_, err := b.Evacuate(ctx, in, silent)
+			require.ErrorIs(t, err, context.Canceled)
+			b.step = nil
+			b.fill(30 * mib) // a stale log would miss this
+			_, err = b.Evacuate(t.Context(), in, silent)
+			require.NoError(t, err)
+			_, err = b.CommitMove(t.Context(), in) // nothing but the log vouches for the copy
+			require.NoError(t, err)
+			_, err = b.RetireBacking(t.Context(), in)
+			require.NoError(t, err)
+			b.check(contract.XFS)
+		})
+	}
 }

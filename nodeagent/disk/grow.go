@@ -121,10 +121,11 @@ func (m *Manager) Append(ctx context.Context, in contract.AppendVolumeInput) (co
 		if err := grown.Extend(i, uint64(n)); err != nil {
 			return none, contract.Refuse(contract.SizeLimit, "%v", err).WithDisk(in.Disk).WithVolume(in.Volume)
 		}
-		b.vols = append(slices.Clone(b.vols), in.Volume)
-		if err := m.save(ctx, b, func(h *format.Header) { h.Members, h.Segments = grown.Members, grown.Segments }); err != nil {
+		larger := &backing{head: b.head, vols: append(slices.Clone(b.vols), in.Volume)}
+		if err := m.save(ctx, larger, func(h *format.Header) { h.Members, h.Segments = grown.Members, grown.Segments }); err != nil {
 			return none, err
 		}
+		*b = *larger
 	}
 	if err := m.buildPool(ctx, b); err != nil {
 		return none, err

@@ -71,14 +71,20 @@ func NewManager(o Options) (*Manager, error) {
 
 // lock takes a disk's lock. The caller unlocks the handle.
 func (m *Manager) lock(d contract.DiskID) *handle {
+	h := m.handle(d)
+	h.mu.Lock()
+	return h
+}
+
+// handle finds or makes a disk's handle.
+func (m *Manager) handle(d contract.DiskID) *handle {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	h := m.disks[d]
 	if h == nil {
 		h = &handle{failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
 		m.disks[d] = h
 	}
-	m.mu.Unlock()
-	h.mu.Lock()
 	return h
 }
 

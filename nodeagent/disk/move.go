@@ -149,12 +149,18 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if err := m.takeDown(n.head); err != nil {
 		return err
 	}
+	recorded := false // the old header may know the move
 	defer func() {
-		if err != nil && !errors.Is(err, errStopped) {
-			if _, e := m.ensure(top, dm.Linear(0, size, old.Dev, 0)); e != nil {
-				err = errors.Join(err, e)
-			}
+		if err == nil || errors.Is(err, errStopped) {
+			return
 		}
+		var e error
+		if recorded { // header first: log B goes stale with the swap
+			e = m.fallBack(ctx, d, h)
+		} else {
+			_, e = m.ensure(top, dm.Linear(0, size, old.Dev, 0))
+		}
+		err = errors.Join(err, e)
 	}()
 	// I2: while log A is in force a region may be marked in sync that is not
 	// (written between the first map and the first swap). Should the old volume
@@ -254,12 +260,13 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if err := m.step(ctx, "copying-new"); err != nil {
 		return err
 	}
+	recorded = true
 	if err := m.save(ctx, a, func(h *format.Header) {
 		h.Move, h.MovePhase, h.Peer, h.PeerGen = n.head.Move, format.Copying, n.vols[0], n.head.Generation
 	}); err != nil {
 		return err
 	}
-	return m.step(ctx, "copying")
+	return m.step(context.WithoutCancel(ctx), "copying") // begun is begun
 }
 
 var errLeg = errors.New("a leg of the mirror is not alive")

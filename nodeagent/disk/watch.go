@@ -13,6 +13,9 @@ import (
 // it: a pool that was full before the watch began, say.
 const watchInterval = 15 * time.Second
 
+// busyInterval is when a disk is looked at again that was busy.
+const busyInterval = 200 * time.Millisecond
+
 // pressureInterval keeps one burst of kernel events from becoming a burst of
 // reports.
 const pressureInterval = time.Second
@@ -23,10 +26,13 @@ const pressureInterval = time.Second
 // begins.
 func (m *Manager) Watch(ctx context.Context, handle func(Event)) error {
 	for {
+		next := watchInterval
 		for _, d := range m.Disks() {
-			m.inspect(ctx, d, handle)
+			if !m.inspect(ctx, d, handle) {
+				next = busyInterval
+			}
 		}
-		if err := m.DM.Poll(ctx, watchInterval); err != nil {
+		if err := m.DM.Poll(ctx, next); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -38,8 +44,14 @@ func (m *Manager) Watch(ctx context.Context, handle func(Event)) error {
 	}
 }
 
-func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Event)) {
-	h := m.lock(d)
+// inspect looks at one disk. It does not wait for an operation that holds the
+// disk's lock, which may be waiting itself, for the growth of a full pool say:
+// the other disks must not wait with it. It returns false then.
+func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Event)) bool {
+	h := m.handle(d)
+	if !h.mu.TryLock() {
+		return false
+	}
 	var events []Event
 	defer func() {
 		h.mu.Unlock()
@@ -50,12 +62,13 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 	if h.view == nil {
 		v, err := m.look(ctx, d)
 		if err != nil || v.active == nil {
-			return
+			return true
 		}
 		h.view = v
 	}
-	if err := m.dropIfFailed(ctx, d, h); err != nil {
-		m.Logger.Error("drop a failed leg", "disk", d, "error", err)
+	dropped := m.dropIfFailed(ctx, d, h)
+	if dropped != nil {
+		m.Logger.Error("drop a failed leg", "disk", d, "error", dropped)
 	}
 	events, h.untold = h.untold, nil
 	backings := []*backing{h.view.active}
@@ -67,6 +80,7 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 			events = append(events, e)
 		}
 	}
+	return dropped == nil
 }
 
 // poolEvent tells whether a pool needs to grow. One that can map the whole disk
