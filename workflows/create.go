@@ -64,8 +64,7 @@ func (c *create) run(ctx workflow.Context) error {
 	// 3. Attach it.
 	c.onUndo("detach the volume", c.undoAttach)
 	err = c.step(ctx, contract.PhaseAttach, alone, func() error {
-		_, err := control(ctx, c.operation, contract.AttachVolume, contract.AttachVolumeInput{Disk: c.disk, Volume: c.volume.ID, Node: c.node}, brief)
-		return err
+		return c.attach(ctx, c.volume.ID, c.node, true)
 	})
 	if err != nil {
 		return err
@@ -174,8 +173,7 @@ func (c *create) undoAttach(ctx workflow.Context) error {
 	if c.volume.ID == "" {
 		return nil
 	}
-	_, err := control(ctx, c.operation, contract.DetachVolume, contract.DetachVolumeInput{Disk: c.disk, Volume: c.volume.ID, Node: c.node}, brief)
-	return err
+	return c.detach(ctx, contract.DetachVolumeInput{Volume: c.volume.ID, Node: c.node, Fresh: true})
 }
 
 func (c *create) undoCreate(ctx workflow.Context) error {

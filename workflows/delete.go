@@ -85,8 +85,7 @@ func (op *operation) deleteVolumes(ctx workflow.Context) error {
 		if v.Node == "" {
 			continue
 		}
-		_, err := control(ctx, op, contract.DetachVolume, contract.DetachVolumeInput{Disk: op.disk, Volume: v.ID, Node: v.Node}, brief)
-		if err != nil {
+		if err := op.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: v.Node}); err != nil {
 			return err
 		}
 	}

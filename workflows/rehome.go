@@ -164,10 +164,7 @@ func (op *operation) takeOff(ctx workflow.Context, h haul) error {
 		if v.Node == "" || v.Node == h.to {
 			continue
 		}
-		_, err := control(ctx, op, contract.DetachVolume, contract.DetachVolumeInput{
-			Disk: op.disk, Volume: v.ID, Node: v.Node, Force: h.force,
-		}, brief)
-		if err != nil {
+		if err := op.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: v.Node, Force: h.force}); err != nil {
 			return err
 		}
 	}
@@ -177,8 +174,7 @@ func (op *operation) takeOff(ctx workflow.Context, h haul) error {
 // putOn attaches the disk's volumes to a node and assembles it there.
 func (op *operation) putOn(ctx workflow.Context, h haul, to string) error {
 	for _, v := range h.move {
-		_, err := control(ctx, op, contract.AttachVolume, contract.AttachVolumeInput{Disk: op.disk, Volume: v.ID, Node: to}, brief)
-		if err != nil {
+		if err := op.attach(ctx, v.ID, to, false); err != nil {
 			return err
 		}
 	}
@@ -200,8 +196,7 @@ func (op *operation) bringBack(ctx workflow.Context, h haul) error {
 		}
 	}
 	for _, v := range h.move {
-		_, err := control(ctx, op, contract.DetachVolume, contract.DetachVolumeInput{Disk: op.disk, Volume: v.ID, Node: h.to}, brief)
-		if err != nil {
+		if err := op.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: h.to}); err != nil {
 			return err
 		}
 	}

@@ -221,8 +221,7 @@ func (op *operation) append(ctx workflow.Context, m contract.Measurement) (contr
 
 func (op *operation) appendNew(ctx workflow.Context, v contract.VolumeFacts) (contract.Measurement, error) {
 	op.doing(ctx, contract.PhaseAttach)
-	_, err := control(ctx, op, contract.AttachVolume, contract.AttachVolumeInput{Disk: op.disk, Volume: v.ID, Node: op.node}, brief)
-	if err != nil {
+	if err := op.attach(ctx, v.ID, op.node, true); err != nil {
 		return contract.Measurement{}, err
 	}
 	op.doing(ctx, contract.PhaseExtend)
@@ -256,11 +255,10 @@ func (op *operation) settleAppend(ctx workflow.Context) {
 
 // scrap detaches and deletes a volume that holds nothing of the disk.
 func (op *operation) scrap(ctx workflow.Context, v contract.VolumeFacts) error {
-	_, err := control(ctx, op, contract.DetachVolume, contract.DetachVolumeInput{Disk: op.disk, Volume: v.ID, Node: op.node}, brief)
-	if err != nil {
+	if err := op.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: op.node, Fresh: true}); err != nil {
 		return err
 	}
-	_, err = control(ctx, op, contract.DeleteVolume, contract.DeleteVolumeInput{
+	_, err := control(ctx, op, contract.DeleteVolume, contract.DeleteVolumeInput{
 		Disk: op.disk, Volume: v.ID, Roles: []contract.Role{contract.RoleIncoming},
 	}, brief)
 	return err

@@ -77,8 +77,14 @@ func (op *operation) retire(ctx workflow.Context, v contract.VolumeFacts, grace 
 		}
 	}
 	if v.Node != "" {
-		_, err := control(ctx, op, contract.DetachVolume, contract.DetachVolumeInput{Disk: op.disk, Volume: v.ID, Node: v.Node}, brief)
-		if err != nil {
+		err := op.detachOnce(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: v.Node})
+		if r, stuck := isStuck(err, contract.DetachStuck); stuck {
+			// The disk needs nothing of it. What waits for this operation, growth
+			// above all, shall not wait for it: Retire deletes it when it has come
+			// off, and the next operation looks again.
+			op.progress.Refusal, op.result.Refusal = r, r
+			op.show(ctx)
+		} else if err != nil {
 			return err
 		}
 	}

@@ -261,8 +261,7 @@ func (s *shrink) create(ctx workflow.Context) error {
 }
 
 func (s *shrink) attach(ctx workflow.Context) error {
-	_, err := control(ctx, s.operation, contract.AttachVolume, contract.AttachVolumeInput{Disk: s.disk, Volume: s.volume, Node: s.node}, brief)
-	return err
+	return s.operation.attach(ctx, s.volume, s.node, true)
 }
 
 func (s *shrink) prepare(ctx workflow.Context) error {

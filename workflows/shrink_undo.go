@@ -39,8 +39,7 @@ func (s *shrink) undoAttach(ctx workflow.Context) error {
 		if v.Node == "" {
 			continue
 		}
-		_, err := control(ctx, s.operation, contract.DetachVolume, contract.DetachVolumeInput{Disk: s.disk, Volume: v.ID, Node: v.Node}, brief)
-		if err != nil {
+		if err := s.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: v.Node, Fresh: true}); err != nil {
 			return err
 		}
 	}

@@ -42,27 +42,48 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 	f := facts(v)
 	taken := map[string]bool{} // names EC2 said are in use
 	until := time.Now().Add(a.Settle)
+	under := underway{patience: patience(in.Patience)}
 	err = a.poll(ctx, fmt.Sprintf("volume %s is attached to %s", in.Volume, in.Node), func(ctx context.Context) (bool, error) {
 		got, err := a.volume(ctx, in.Volume)
 		if err != nil || got == nil {
 			return false, err
 		}
 		f = facts(*got)
+		elsewhere := f.Node != "" && f.Node != in.Node
 		switch {
 		case f.Node == in.Node && f.AttachState == string(types.VolumeAttachmentStateAttached):
 			return true, nil
-		case f.AttachState == string(types.VolumeAttachmentStateDetaching) || f.AttachState == string(types.VolumeAttachmentStateAttaching) && f.Node == in.Node:
-			return false, nil
-		case f.Node != "" && f.Node != in.Node && time.Now().Before(until):
+		case leaving(f) || f.AttachState == string(types.VolumeAttachmentStateAttaching) && !elsewhere:
+			return under.stuck(f), nil
+		case elsewhere && time.Now().Before(until):
 			return false, nil // it may have been detached a moment ago
-		case f.Node != "" && f.Node != in.Node:
+		case elsewhere:
 			return false, contract.Refuse(contract.DiskBusy, "the volume is attached to %s", f.Node).WithNext("rehome the disk from there")
 		case f.State == string(types.VolumeStateAvailable):
+			under = underway{patience: under.patience}
 			return false, a.tryAttach(ctx, in, taken)
 		}
 		return false, nil
 	})
-	return f, err
+	switch {
+	case err != nil || !under.over:
+		return f, err
+	case f.Node != in.Node:
+		return f, detachStuck(f, under.patience)
+	}
+	return a.giveUpAttach(ctx, in, f, under.patience)
+}
+
+// giveUpAttach takes a volume off again whose attachment does not get to its
+// end, so that nothing of it is left when it is tried again or undone.
+func (a *Activities) giveUpAttach(ctx context.Context, in contract.AttachVolumeInput, f contract.VolumeFacts, after time.Duration) (contract.VolumeFacts, error) {
+	a.Log.Warn("An attachment is stuck; detaching the volume", "disk", in.Disk, "volume", in.Volume, "node", in.Node, "state", f.AttachState, "after", after)
+	f, err := a.detach(ctx, contract.DetachVolumeInput{Disk: in.Disk, Volume: in.Volume, Node: in.Node, Fresh: in.Fresh, Patience: in.Patience})
+	if err != nil {
+		return f, err
+	}
+	return f, contract.Refuse(contract.AttachStuck, "EBS did not finish attaching the volume to instance %s within %s; it was detached again", in.Node, after).
+		WithNext("start again; if it stays so, look at the instance's status checks and reboot it, or use another node")
 }
 
 // tryAttach asks once. What another run may have done meanwhile, and a volume
@@ -75,7 +96,7 @@ func (a *Activities) tryAttach(ctx context.Context, in contract.AttachVolumeInpu
 	if stateOf(i) != types.InstanceStateNameRunning {
 		return contract.Refuse(contract.NodeUnknown, "instance %s is %s", in.Node, stateOf(i)).WithNext("start the instance, or use another one")
 	}
-	name := freeName(i, taken)
+	name := freeName(i, taken, in.Try-1)
 	if name == "" {
 		return contract.Refuse(contract.AttachSlotsFull, "instance %s has no free device name", in.Node).WithNext("detach a volume from the node, or use another one")
 	}
@@ -90,87 +111,22 @@ func (a *Activities) tryAttach(ctx context.Context, in contract.AttachVolumeInpu
 	return err
 }
 
-func freeName(i types.Instance, taken map[string]bool) string {
+// freeName is a device name that is free, the first after skip others where
+// there are as many.
+func freeName(i types.Instance, taken map[string]bool, skip int) string {
 	used := map[string]bool{aws.ToString(i.RootDeviceName): true}
 	for _, m := range i.BlockDeviceMappings {
 		used[aws.ToString(m.DeviceName)] = true
 	}
+	name := ""
 	for _, n := range deviceNames() {
-		if !used[n] && !taken[n] {
-			return n
+		if used[n] || taken[n] {
+			continue
 		}
-	}
-	return ""
-}
-
-// DetachVolume implements contract.DetachVolume.
-func (a *Activities) DetachVolume(ctx context.Context, in contract.DetachVolumeInput) (contract.VolumeFacts, error) {
-	f, err := a.detach(ctx, in)
-	return f, translate(err, in.Disk, in.Volume)
-}
-
-func (a *Activities) detach(ctx context.Context, in contract.DetachVolumeInput) (contract.VolumeFacts, error) {
-	v, err := a.look(ctx, in.Volume)
-	if err != nil {
-		return contract.VolumeFacts{}, err
-	}
-	if v == nil {
-		return contract.VolumeFacts{ID: in.Volume, State: string(types.VolumeStateDeleted)}, nil
-	}
-	if tagMap(v.Tags)[contract.TagDisk] != string(in.Disk) {
-		return contract.VolumeFacts{}, contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk").
-			WithNext("look at the volume's ebb: tags")
-	}
-	if in.Force {
-		if err := a.mayForce(ctx, in.Node); err != nil {
-			return facts(*v), err
+		if name = n; skip <= 0 {
+			break
 		}
+		skip--
 	}
-	f, asked := facts(*v), false
-	err = a.poll(ctx, fmt.Sprintf("volume %s is detached from %s", in.Volume, in.Node), func(ctx context.Context) (bool, error) {
-		got, err := a.volume(ctx, in.Volume)
-		if err != nil {
-			return false, err
-		}
-		if got == nil {
-			f = contract.VolumeFacts{ID: in.Volume, State: string(types.VolumeStateDeleted)}
-			return true, nil
-		}
-		f = facts(*got)
-		if f.Node == "" {
-			return f.State != string(types.VolumeStateInUse), nil
-		}
-		if in.Node != "" && f.Node != in.Node {
-			return true, nil
-		}
-		if asked || f.AttachState == string(types.VolumeAttachmentStateDetaching) && !in.Force {
-			return false, nil
-		}
-		_, err = a.api.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &in.Volume, InstanceId: &f.Node, Force: aws.Bool(in.Force)})
-		switch code(err) {
-		case "":
-			asked = err == nil
-			return false, err
-		case codeIncorrectState, codeVolumeNotFound, "InvalidAttachment.NotFound":
-			return false, nil // another run was faster, or it is still attaching
-		}
-		return false, err
-	})
-	return f, err
-}
-
-// mayForce refuses a forced detach while the instance may be writing.
-func (a *Activities) mayForce(ctx context.Context, node string) error {
-	i, err := a.instance(ctx, node)
-	if r, ok := contract.AsRefusal(err); ok && r.Code == contract.NodeUnknown {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if running(i) {
-		return contract.Refuse(contract.DiskBusy, "instance %s is %s: a forced detach would tear the disk away from it", node, stateOf(i)).
-			WithNext("stop the instance first")
-	}
-	return nil
+	return name
 }

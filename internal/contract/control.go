@@ -15,9 +15,11 @@ const (
 	// CreateVolume makes (or finds, by its ebb:move and ebb:index tags) the
 	// volume of a move and waits until it is available.
 	CreateVolume Activity[CreateVolumeInput, VolumeFacts] = "CreateVolume"
-	// AttachVolume attaches to Node and waits until EC2 says attached.
+	// AttachVolume attaches to Node and waits until EC2 says attached. What does
+	// not get there within Patience is detached again and refused as AttachStuck.
 	AttachVolume Activity[AttachVolumeInput, VolumeFacts] = "AttachVolume"
-	// DetachVolume detaches and waits until available.
+	// DetachVolume detaches and waits until available, at most for Patience;
+	// then it refuses as DetachStuck. EC2 goes on with what was asked.
 	DetachVolume Activity[DetachVolumeInput, VolumeFacts] = "DetachVolume"
 	// ModifyVolume raises size or performance and waits until the new size is
 	// usable (optimizing). Does nothing, and spends nothing, when the volume is
@@ -146,6 +148,15 @@ type AttachVolumeInput struct {
 	Disk   DiskID `json:"disk"`
 	Volume string `json:"volume"`
 	Node   string `json:"node"`
+	// Try counts from 1; each try uses another device name, since one may be
+	// what is stuck. 0 is the first.
+	Try int `json:"try,omitempty"`
+	// Fresh says that the volume holds nothing that counts, as one made for this
+	// operation: a stuck attachment is ended by force when asking does not end it
+	// and the volume's tag says incoming too.
+	Fresh bool `json:"fresh,omitempty"`
+	// Patience; 0: the default of Settings.AttachPatience.
+	Patience time.Duration `json:"patienceNanos,omitempty"`
 }
 
 // DetachVolumeInput detaches a volume from Node (a volume attached elsewhere is
@@ -156,6 +167,12 @@ type DetachVolumeInput struct {
 	Node   string `json:"node"`
 	// Force detaches from a dead node. Refused while EC2 says it is running.
 	Force bool `json:"force,omitempty"`
+	// Fresh says that the volume holds nothing that counts: it is detached by
+	// force when asking does not detach it and its tag says incoming too. Other
+	// volumes are never taken off a running node by force.
+	Fresh bool `json:"fresh,omitempty"`
+	// Patience; 0: the default of Settings.AttachPatience.
+	Patience time.Duration `json:"patienceNanos,omitempty"`
 }
 
 // ModifyVolumeInput raises a volume. Zero fields stay as they are.

@@ -25,6 +25,8 @@ const (
 	NodeUnreachable     RefusalCode = "NodeUnreachable"     // no agent serves the node's queue
 	ZoneMismatch        RefusalCode = "ZoneMismatch"        // volume and node in different zones
 	AttachSlotsFull     RefusalCode = "AttachSlotsFull"     // the instance can attach no more volumes
+	AttachStuck         RefusalCode = "AttachStuck"         // EBS began an attachment that never got to its end
+	DetachStuck         RefusalCode = "DetachStuck"         // a volume does not come off its instance
 	ModificationLimit   RefusalCode = "ModificationLimit"   // EBS refuses to modify the volume now
 	SizeLimit           RefusalCode = "SizeLimit"           // beyond the volume type's limits
 	PermissionMissing   RefusalCode = "PermissionMissing"   // an IAM permission is missing

@@ -26,6 +26,9 @@ type Settings struct {
 	// ModifyPatience is how long growth waits for EBS to modify a volume before
 	// it appends another one instead. Default 3 minutes.
 	ModifyPatience time.Duration `json:"modifyPatienceNanos,omitempty"`
+	// AttachPatience is how long an attachment may be under way, on or off,
+	// before it counts as stuck. Default 3 minutes.
+	AttachPatience time.Duration `json:"attachPatienceNanos,omitempty"`
 	// UtilizationPercent of a backing's pool that a plan aims at. Default 80.
 	UtilizationPercent int `json:"utilizationPercent,omitempty"`
 	// MinGrowGiB and MinGrowPercent are the least step of a growth; the greater
@@ -39,7 +42,7 @@ type Settings struct {
 
 // Validate refuses values that no operation could work with.
 func (s Settings) Validate() error {
-	if s.NodeTimeout < 0 || s.NodePatience < 0 || s.StepTimeout < 0 || s.ModifyPatience < 0 || s.FillHorizon < 0 {
+	if s.NodeTimeout < 0 || s.NodePatience < 0 || s.StepTimeout < 0 || s.ModifyPatience < 0 || s.AttachPatience < 0 || s.FillHorizon < 0 {
 		return errors.New("settings: a duration is negative; want 0 (default) or more")
 	}
 	if s.UtilizationPercent != 0 && (s.UtilizationPercent < 10 || s.UtilizationPercent > 95) {
@@ -62,6 +65,7 @@ func (s Settings) WithDefaults() Settings {
 	def(&s.NodePatience, 24*time.Hour)
 	def(&s.StepTimeout, time.Hour)
 	def(&s.ModifyPatience, 3*time.Minute)
+	def(&s.AttachPatience, 3*time.Minute)
 	def(&s.FillHorizon, 10*time.Minute)
 	if s.UtilizationPercent == 0 {
 		s.UtilizationPercent = 80
