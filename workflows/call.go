@@ -51,7 +51,7 @@ func controlFor[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 		TaskQueue:              contract.ControlQueue,
 		ScheduleToCloseTimeout: limit,
 		StartToCloseTimeout:    limit,
-		HeartbeatTimeout:       contract.NodeHeartbeat,
+		HeartbeatTimeout:       op.set.HeartbeatTimeout,
 		Summary:                fmt.Sprintf("%s: %s", op.progress.Phase, a),
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: maxRetryWait,
@@ -168,7 +168,7 @@ func (op *operation) nodeOptions(ctx workflow.Context, name string, l length, qu
 		ScheduleToStartTimeout: queue,
 		ScheduleToCloseTimeout: briefNode,
 		StartToCloseTimeout:    briefNode,
-		HeartbeatTimeout:       contract.NodeHeartbeat,
+		HeartbeatTimeout:       op.set.HeartbeatTimeout,
 		WaitForCancellation:    l == queued,
 		Summary:                fmt.Sprintf("%s: %s", op.progress.Phase, name),
 		RetryPolicy: &temporal.RetryPolicy{

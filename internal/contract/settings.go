@@ -2,15 +2,19 @@ package contract
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
-// NodeHeartbeat is the heartbeat timeout of every node and control activity. An
-// activity that runs longer than a moment heartbeats at least every
-// NodeHeartbeat/3 (internal/heartbeat does it for all activities of a worker),
-// so that a node whose power is cut is noticed within this time whatever it was
-// doing.
+// NodeHeartbeat is the heartbeat timeout of every node and control activity,
+// unless Settings.HeartbeatTimeout says otherwise. An activity that runs longer
+// than a moment heartbeats every 5 seconds (internal/heartbeat does it for all
+// activities of a worker), so that a node whose power is cut is noticed within
+// this time whatever it was doing.
 const NodeHeartbeat = 30 * time.Second
+
+// LeastHeartbeat is the shortest heartbeat timeout: twice what activities beat at.
+const LeastHeartbeat = 10 * time.Second
 
 // Settings tune one operation. They travel in its input, so that its history
 // holds them. Zero fields mean the defaults of WithDefaults.
@@ -18,6 +22,9 @@ type Settings struct {
 	// NodeTimeout is how long an activity may wait for a node's agent before the
 	// operation asks EC2 where the disk is now. Default 2 minutes.
 	NodeTimeout time.Duration `json:"nodeTimeoutNanos,omitempty"`
+	// HeartbeatTimeout is how soon an activity is missed whose worker, agent or
+	// node has died. Default NodeHeartbeat, at least LeastHeartbeat.
+	HeartbeatTimeout time.Duration `json:"heartbeatTimeoutNanos,omitempty"`
 	// NodePatience is how long an operation waits in all for a node that does
 	// not answer before it ends as failed. Default 24 hours.
 	NodePatience time.Duration `json:"nodePatienceNanos,omitempty"`
@@ -45,6 +52,9 @@ func (s Settings) Validate() error {
 	if s.NodeTimeout < 0 || s.NodePatience < 0 || s.StepTimeout < 0 || s.ModifyPatience < 0 || s.AttachPatience < 0 || s.FillHorizon < 0 {
 		return errors.New("settings: a duration is negative; want 0 (default) or more")
 	}
+	if s.HeartbeatTimeout != 0 && s.HeartbeatTimeout < LeastHeartbeat {
+		return fmt.Errorf("settings: heartbeatTimeoutNanos: want 0 (default) or at least %s", LeastHeartbeat)
+	}
 	if s.UtilizationPercent != 0 && (s.UtilizationPercent < 10 || s.UtilizationPercent > 95) {
 		return errors.New("settings: utilizationPercent: want 10 to 95 (or 0 for the default)")
 	}
@@ -62,6 +72,7 @@ func (s Settings) WithDefaults() Settings {
 		}
 	}
 	def(&s.NodeTimeout, 2*time.Minute)
+	def(&s.HeartbeatTimeout, NodeHeartbeat)
 	def(&s.NodePatience, 24*time.Hour)
 	def(&s.StepTimeout, time.Hour)
 	def(&s.ModifyPatience, 3*time.Minute)
