@@ -26,6 +26,7 @@ type API interface {
 	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
 	CreateSnapshot(context.Context, *ec2.CreateSnapshotInput, ...func(*ec2.Options)) (*ec2.CreateSnapshotOutput, error)
 	CreateSnapshots(context.Context, *ec2.CreateSnapshotsInput, ...func(*ec2.Options)) (*ec2.CreateSnapshotsOutput, error)
+	DeleteSnapshot(context.Context, *ec2.DeleteSnapshotInput, ...func(*ec2.Options)) (*ec2.DeleteSnapshotOutput, error)
 }
 
 // Backuper is what an operation asks of whatever backs the disks up: EC2
@@ -65,8 +66,7 @@ type Activities struct {
 	Options
 }
 
-// New makes the activities.
-func New(api API, o Options) *Activities {
+func (o Options) withDefaults() Options {
 	if o.PollMin <= 0 {
 		o.PollMin = 500 * time.Millisecond
 	}
@@ -79,8 +79,14 @@ func New(api API, o Options) *Activities {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	return o
+}
+
+// New makes the activities.
+func New(api API, o Options) *Activities {
+	o = o.withDefaults()
 	if o.Backup == nil {
-		o.Backup = NewSnapshots(api, o.Cluster)
+		o.Backup = NewSnapshots(api, o)
 	}
 	return &Activities{api: api, Options: o}
 }

@@ -13,6 +13,7 @@ import (
 // EC2 error codes the activities decide by.
 const (
 	codeVolumeNotFound       = "InvalidVolume.NotFound"
+	codeSnapshotNotFound     = "InvalidSnapshot.NotFound"
 	codeInstanceNotFound     = "InvalidInstanceID.NotFound"
 	codeModificationNotFound = "InvalidVolumeModification.NotFound"
 	codeTokenMismatch        = "IdempotentParameterMismatch"

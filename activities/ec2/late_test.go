@@ -33,7 +33,7 @@ func TestSnapshotIsAskedForOnce(t *testing.T) {
 	api := awsec2.New(awsec2.Options{ // retries, as the worker's does
 		BaseEndpoint: aws.String(f.sim.URL()), Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 	})
-	a := ec2.New(api, ec2.Options{})
+	a := ec2.New(api, ec2.Options{PollMin: 5 * time.Millisecond, Settle: 200 * time.Millisecond})
 	f.sim.AddFault(ec2sim.Fault{Action: "CreateSnapshot", Code: "InternalError", Status: 500, After: true})
 	in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: []string{v.ID}, Move: "run-1"}
 	_, err := a.SnapshotDisk(t.Context(), in)

@@ -45,7 +45,10 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 		if in.ThroughputMiBs > aws.ToInt32(v.Throughput) {
 			req.Throughput = &in.ThroughputMiBs
 		}
-		if _, err := a.api.ModifyVolume(ctx, req); err != nil {
+		if repeated(ctx) && a.begun(ctx, in) {
+			return a.modified(ctx, in)
+		}
+		if _, err := a.api.ModifyVolume(ctx, req, once); err != nil {
 			known := m != nil && m.ModificationState != types.VolumeModificationStateFailed && m.ModificationState != types.VolumeModificationStateCompleted
 			if code(err) != codeModificationState || known || !a.begun(ctx, in) {
 				return facts(v), err
@@ -61,7 +64,11 @@ func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) b
 	until, found := time.Now().Add(a.Settle/4), false
 	err := a.poll(ctx, "a modification of "+in.Volume+" shows", func(ctx context.Context) (bool, error) {
 		m, err := a.modification(ctx, in.Volume)
-		found = leadsTo(m, in)
+		if err != nil {
+			return false, err
+		}
+		v, err := a.volume(ctx, in.Volume)
+		found = leadsTo(m, in) || v != nil && fulfils(facts(*v), in)
 		return found || time.Now().After(until), err
 	})
 	return err == nil && found

@@ -13,8 +13,8 @@ import (
 
 // poll calls look until it is done or fails, with growing, jittered pauses. What
 // it waits for stands in the heartbeat.
-func (a *Activities) poll(ctx context.Context, what string, look func(context.Context) (bool, error)) error {
-	pause := a.PollMin
+func (o Options) poll(ctx context.Context, what string, look func(context.Context) (bool, error)) error {
+	pause := o.PollMin
 	for {
 		done, err := look(ctx)
 		if err != nil || done {
@@ -26,7 +26,7 @@ func (a *Activities) poll(ctx context.Context, what string, look func(context.Co
 		if err := sleep(ctx, pause/2+rand.N(pause/2+1)); err != nil {
 			return fmt.Errorf("waiting until %s: %w", what, err)
 		}
-		pause = min(pause*3/2, a.PollMax)
+		pause = min(pause*3/2, o.PollMax)
 	}
 }
 

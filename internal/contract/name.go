@@ -75,6 +75,7 @@ const (
 	TagCluster    = "ebb:cluster"
 	TagMove       = "ebb:move"
 	TagRetiredAt  = "ebb:retired-at"
+	TagSet        = "ebb:set" // of a snapshot: the call that made it
 	TagNode       = "ebb:node"
 )
 

@@ -1,0 +1,125 @@
+package ec2_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-storage/ebb/activities/ec2"
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/ec2sim"
+)
+
+// stale makes describes lag by exactly d, while the activities count on settle.
+func stale(t *testing.T, d, settle time.Duration) fixture {
+	t.Helper()
+	f := start(t, func(o *ec2sim.Options) { o.StaleDescribe, o.StaleJitter = d, false })
+	f.Activities = ec2.New(f.api, ec2.Options{PollMin: 5 * time.Millisecond, PollMax: 40 * time.Millisecond, Settle: settle, Cluster: "c1"})
+	return f
+}
+
+// attached is volumes on nodeA that every describe shows.
+func (f fixture) attached(n int) []string {
+	f.t.Helper()
+	f.Activities = ec2.New(f.api, ec2.Options{PollMin: 5 * time.Millisecond, PollMax: 40 * time.Millisecond, Settle: 2 * time.Second, Cluster: "c1"})
+	var ids []string
+	for i := range n {
+		in := createInput(2)
+		in.Index = i
+		v, err := f.CreateVolume(f.t.Context(), in)
+		require.NoError(f.t, err)
+		f.attach(v.ID, nodeA)
+		ids = append(ids, v.ID)
+	}
+	return ids
+}
+
+// TestSnapshotIsMadeOnceWhileDescribesLag: the answer of the first call is lost,
+// and the second run's first describes do not show what it made.
+func TestSnapshotIsMadeOnceWhileDescribesLag(t *testing.T) {
+	for _, n := range []int{1, 2} {
+		action := []string{"", "CreateSnapshot", "CreateSnapshots"}[n]
+		t.Run(action, func(t *testing.T) {
+			f := stale(t, 300*time.Millisecond, 600*time.Millisecond)
+			in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: f.attached(n), Move: "run-1"}
+			f.sim.AddFault(ec2sim.Fault{Action: action, LoseAnswer: true})
+			_, err := f.SnapshotDisk(t.Context(), in)
+			require.Error(t, err)
+			out, err := f.SnapshotDisk(t.Context(), in)
+			require.NoError(t, err)
+			require.Len(t, out.Snapshots, n)
+			require.Equal(t, 1, f.calls(action))
+			require.Len(t, f.sim.Snapshots(), n)
+		})
+	}
+}
+
+// TestSnapshotsMadeTwiceAreTidied: when describes lag longer than anyone counts
+// on, the older set of one moment is kept whole and the other goes; nothing else
+// is touched.
+func TestSnapshotsMadeTwiceAreTidied(t *testing.T) {
+	f := stale(t, 400*time.Millisecond, 100*time.Millisecond)
+	vols := f.attached(2)
+	in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: vols, Move: "run-1"}
+	other := in
+	other.Move = "run-0"
+	keep := map[string]bool{}
+	_, err := f.SnapshotDisk(t.Context(), other)
+	require.Error(t, err, "EC2 does not show it in time")
+	for _, s := range f.sim.Snapshots() {
+		keep[s.ID] = true
+	}
+	require.Len(t, keep, 2)
+
+	_, err = f.SnapshotDisk(t.Context(), in)
+	require.Error(t, err)
+	for _, s := range f.sim.Snapshots() {
+		keep[s.ID] = true
+	}
+	require.Len(t, keep, 4, "the first set")
+	_, err = f.SnapshotDisk(t.Context(), in)
+	require.Error(t, err)
+	require.Len(t, f.sim.Snapshots(), 6, "made twice")
+
+	require.NoError(t, f.until(func() error { _, err = f.SnapshotDisk(t.Context(), in); return err }))
+	require.Eventually(t, func() bool {
+		out, err := f.SnapshotDisk(t.Context(), in)
+		require.NoError(t, err)
+		for _, id := range out.Snapshots {
+			require.True(t, keep[id], "the older set is kept")
+		}
+		return len(f.sim.Snapshots()) == 4
+	}, 5*time.Second, 20*time.Millisecond)
+	for _, s := range f.sim.Snapshots() {
+		require.True(t, keep[s.ID])
+	}
+}
+
+// TestSnapshotWithoutPermissionToDelete: a duplicate that stays is no failure.
+func TestSnapshotWithoutPermissionToDelete(t *testing.T) {
+	f := stale(t, 400*time.Millisecond, 100*time.Millisecond)
+	in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: f.attached(1), Move: "run-1"}
+	for range 2 {
+		_, err := f.SnapshotDisk(t.Context(), in)
+		require.Error(t, err)
+	}
+	require.Len(t, f.sim.Snapshots(), 2)
+	f.sim.AddFault(ec2sim.Fault{Action: "DeleteSnapshot", Code: "UnauthorizedOperation", Count: -1})
+	require.NoError(t, f.until(func() error { _, err := f.SnapshotDisk(t.Context(), in); return err }))
+	require.GreaterOrEqual(t, len(f.sim.Snapshots()), 2)
+}
+
+// TestModificationIsNotSpentTwice: a second run waits for the first one's
+// modification to show before it asks for another.
+func TestModificationIsNotSpentTwice(t *testing.T) {
+	f := stale(t, 300*time.Millisecond, 2*time.Second)
+	v := f.create(5)
+	f.sim.AddFault(ec2sim.Fault{Action: "ModifyVolume", LoseAnswer: true})
+	in := contract.ModifyVolumeInput{Disk: disk, Volume: v.ID, SizeGiB: 8}
+	_, err := f.ModifyVolume(t.Context(), in)
+	require.Error(t, err)
+	_, err = f.ModifyVolume(t.Context(), in)
+	require.NoError(t, err)
+	require.Len(t, f.sim.Calls("ModifyVolume"), 1, "asked for once, not refused the second time")
+}
