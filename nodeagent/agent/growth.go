@@ -22,6 +22,7 @@ type request struct {
 	// Guarded by Sentinel.mu.
 	latest disk.Event
 	fresh  bool // latest came after the last call
+	lifted bool // the ceiling that was told is no longer one
 }
 
 // pursue asks for growth of one pool until it has grown or needs none.
@@ -29,11 +30,15 @@ func (s *Sentinel) pursue(ctx context.Context, key pool, r *request) {
 	wait := s.timing.recheck
 	for {
 		sent := s.take(r)
-		if !s.ask(ctx, key, sent) {
-			s.drop(key)
-			return
+		pause := s.hush(key, sent)
+		if pause == 0 {
+			if !s.ask(ctx, key, sent) {
+				s.drop(key)
+				return
+			}
+			pause = wait
 		}
-		switch s.await(ctx, key, r, sent, wait) {
+		switch s.await(ctx, key, r, sent, pause) {
 		case over:
 			return
 		case urgent:
@@ -67,6 +72,12 @@ func (s *Sentinel) await(ctx context.Context, key pool, r *request, sent disk.Ev
 			s.drop(key)
 			return over
 		case <-r.wake:
+			if s.takeLifted(r) {
+				if s.relieved(ctx, key, r, sent) {
+					return over
+				}
+				return urgent
+			}
 			if s.urgent(r, sent) {
 				sleep(ctx, s.timing.gap-time.Since(began))
 				return urgent
@@ -126,6 +137,7 @@ func (s *Sentinel) relieved(ctx context.Context, key pool, r *request, sent disk
 	if err != nil {
 		if ref, ok := contract.AsRefusal(err); ok && (ref.Code == contract.DiskUnknown || ref.Code == contract.DiskIncomplete) {
 			delete(s.pending, key)
+			delete(s.ceilings, key.disk)
 			return true
 		}
 		return false // not known: ask again

@@ -28,6 +28,7 @@ type Metrics struct {
 	signals        *prometheus.CounterVec
 	signalFailures prometheus.Counter
 	events         *prometheus.CounterVec
+	ceilings       *prometheus.CounterVec
 	watchRestarts  prometheus.Counter
 	workerStarts   prometheus.Counter
 	ready          prometheus.Gauge
@@ -64,6 +65,9 @@ func NewMetrics(u *Usage, version string) *Metrics {
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ebb_disk_events_total", Help: "What the kernel or a measurement reported about disks, by kind.",
 		}, []string{"kind"}),
+		ceilings: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ebb_disk_ceiling_alerts_total", Help: "How often a disk that fills was found to have a backing that cannot grow any further.",
+		}, []string{"disk"}),
 		watchRestarts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ebb_watch_restarts_total", Help: "How often watching the disks ended and was begun again.",
 		}),
@@ -80,7 +84,7 @@ func NewMetrics(u *Usage, version string) *Metrics {
 	})
 	info.Set(1)
 	m.Registry.MustRegister(m.activities, m.durations, m.running, m.errors, m.signals, m.signalFailures,
-		m.events, m.watchRestarts, m.workerStarts, m.ready, info, diskCollector{m},
+		m.events, m.ceilings, m.watchRestarts, m.workerStarts, m.ready, info, diskCollector{m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -139,6 +143,7 @@ var diskGauges = []struct {
 	{desc("ebb_disk_metadata_bytes", "Capacity of the pool's metadata."), func(m contract.Measurement) float64 { return float64(m.MetaBytes) }},
 	{desc("ebb_disk_metadata_used_bytes", "Pool metadata in use."), func(m contract.Measurement) float64 { return float64(m.MetaUsedBytes) }},
 	{desc("ebb_disk_full", "1 while the pool has no free block and writes wait."), func(m contract.Measurement) float64 { return flag(m.Full) }},
+	{desc("ebb_disk_at_ceiling", "1 while the backing holds the whole disk and cannot grow any further."), func(m contract.Measurement) float64 { return flag(atCeiling(m)) }},
 	{desc("ebb_disk_fill_rate_bytes_per_second", "Smoothed growth of the used bytes."), func(m contract.Measurement) float64 { return m.FillRate }},
 	{desc("ebb_disk_generation", "The active generation."), func(m contract.Measurement) float64 { return float64(m.Generation) }},
 	{desc("ebb_disk_moving", "1 while the disk has a move."), func(m contract.Measurement) float64 { return flag(m.Move != nil) }},

@@ -40,6 +40,8 @@ type Sentinel struct {
 	ctx     context.Context // of Run; nil outside
 	pending map[pool]*request
 	told    map[contract.DiskID]complaint
+	// ceilings of disks that were told to be at theirs.
+	ceilings map[contract.DiskID]ceiling
 }
 
 // complaint is what was last logged about a disk in trouble.
@@ -58,21 +60,27 @@ type sentinelTiming struct {
 	retry      time.Duration // first wait after a failed call
 	retryMax   time.Duration
 	call       time.Duration // timeout of one call
+	ceiling    time.Duration // from telling that a disk is at its ceiling to telling it again
+	ceilingMax time.Duration // doubled each time, up to this
 }
 
 func defaultTiming() sentinelTiming {
 	return sentinelTiming{
 		recheck: 15 * time.Second, recheckMax: 10 * time.Minute, fullMax: 2 * time.Minute, gap: time.Second,
 		retry: 200 * time.Millisecond, retryMax: 2 * time.Second, call: 5 * time.Second,
+		ceiling: time.Hour, ceilingMax: 24 * time.Hour,
 	}
 }
 
 // NewSentinel makes a sentinel for the disks of a node.
 func NewSentinel(d Disks, u *Usage, s Signaller, m *Metrics, node string, log *slog.Logger) *Sentinel {
-	return &Sentinel{
+	sentinel := &Sentinel{
 		disks: d, usage: u, signals: s, metrics: m, node: node, log: log,
 		timing: defaultTiming(), pending: make(map[pool]*request), told: make(map[contract.DiskID]complaint),
+		ceilings: make(map[contract.DiskID]ceiling),
 	}
+	u.watch(sentinel.measured)
+	return sentinel
 }
 
 // Run watches until ctx is done and returns when everything it started ended.

@@ -256,6 +256,117 @@ func TestSentinelIgnoresNewsFromBeforeTheGrowth(t *testing.T) {
 	})
 }
 
+// counted is the sum of a counter over its labels.
+func counted(t *testing.T, m *Metrics, name string) (sum float64) {
+	t.Helper()
+	families, err := m.Registry.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, c := range f.GetMetric() {
+				sum += c.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// A disk whose backing holds all of it cannot be helped by growth: that is told
+// once, then ever more rarely, and at once when something changed.
+func TestSentinelAtTheCeiling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, f, u := newFakeDisks(testDisk), &fakeSignals{}, NewUsage()
+		metrics := NewMetrics(u, "test")
+		s := NewSentinel(d, u, f, metrics, testNode, quiet())
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Run(ctx) })
+		measurer := &measurer{disks: d, usage: u, every: MeasureEvery, notify: s.Notify, log: quiet()}
+		wg.Go(func() { measurer.run(ctx) })
+		<-d.ready
+		const size = 64 * contract.GiB
+		d.set(testDisk, func(m *contract.Measurement) {
+			m.PoolBytes, m.BackingBytes, m.OverheadBytes, m.PoolUsedBytes = size, size+contract.GiB, contract.GiB, size*9/10
+		})
+		presses := func(from time.Duration) {
+			for range from / time.Minute { // the kernel repeats itself
+				d.pressure(testDisk, disk.EventPressure)
+				time.Sleep(time.Minute)
+			}
+			synctest.Wait()
+		}
+		presses(30 * time.Minute)
+		// One may have been asked for before the first measurement.
+		asked := len(f.sent())
+		require.LessOrEqual(t, asked, 2)
+		require.NotZero(t, asked)
+		require.InDelta(t, 1, counted(t, metrics, "ebb_disk_ceiling_alerts_total"), 0)
+		presses(6*time.Hour + 30*time.Minute) // told again after 1 and 3 hours
+		require.Len(t, f.sent(), asked+2)
+		presses(24 * time.Hour) // after 7 and 15
+		require.InDelta(t, asked+4, len(f.sent()), 1)
+
+		// The disk was expanded: the next measurement is enough.
+		asked = len(f.sent())
+		d.set(testDisk, func(m *contract.Measurement) { m.SizeBytes *= 2 })
+		time.Sleep(MeasureEvery)
+		synctest.Wait()
+		require.Greater(t, len(f.sent()), asked)
+		asked = len(f.sent())
+		d.set(testDisk, func(m *contract.Measurement) {
+			m.BackingBytes, m.PoolBytes = m.BackingBytes+8*contract.GiB, m.PoolBytes+8*contract.GiB
+		})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Len(t, f.sent(), asked, "it has grown")
+		require.Empty(t, s.pending)
+		cancel()
+		wg.Wait()
+	})
+}
+
+// Files come and go on a disk at its ceiling: that is no news.
+func TestSentinelAtTheCeilingWithChurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, f, u := newFakeDisks(testDisk), &fakeSignals{}, NewUsage()
+		s := NewSentinel(d, u, f, NewMetrics(u, "test"), testNode, quiet())
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Run(ctx) })
+		measurer := &measurer{disks: d, usage: u, every: MeasureEvery, notify: s.Notify, log: quiet()}
+		wg.Go(func() { measurer.run(ctx) })
+		<-d.ready
+		const size = 64 * contract.GiB
+		at := func(used int64) {
+			d.set(testDisk, func(m *contract.Measurement) {
+				m.PoolBytes, m.BackingBytes, m.OverheadBytes, m.PoolUsedBytes = size, size+contract.GiB, contract.GiB, used
+			})
+			time.Sleep(2 * MeasureEvery)
+			d.pressure(testDisk, disk.EventPressure)
+			synctest.Wait()
+		}
+		for range 25 {
+			at(size - contract.GiB/4)
+			at(size - contract.GiB)
+		}
+		require.LessOrEqual(t, len(f.sent()), 2)
+		// A good part is deleted, and comes back.
+		asked := len(f.sent())
+		at(size / 2)
+		at(size - contract.GiB)
+		require.Greater(t, len(f.sent()), asked)
+		// A full pool is never hushed.
+		asked = len(f.sent())
+		d.set(testDisk, func(m *contract.Measurement) { m.Full = true })
+		d.pressure(testDisk, disk.EventFull)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Greater(t, len(f.sent()), asked)
+		cancel()
+		wg.Wait()
+	})
+}
+
 func TestSentinelKeepsAskingForAPoolItCannotMeasure(t *testing.T) {
 	d, f := newFakeDisks(testDisk), &fakeSignals{}
 	startSentinel(t, d, f, func(x *sentinelTiming) { x.recheck, x.recheckMax = 20*time.Millisecond, 40*time.Millisecond })

@@ -34,6 +34,7 @@ type Usage struct {
 
 	mu    sync.Mutex
 	disks map[contract.DiskID]*diskUsage
+	seen  func(contract.Measurement) // may be nil
 }
 
 type diskUsage struct {
@@ -54,6 +55,29 @@ func (u *Usage) Observe(m *contract.Measurement) {
 	if m.Disk == "" {
 		return
 	}
+	if seen := u.observe(m); seen != nil {
+		seen(*m)
+	}
+}
+
+// watch has every later measurement given to seen.
+func (u *Usage) watch(seen func(contract.Measurement)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.seen = seen
+}
+
+// last is the latest measurement of a disk, if there was one.
+func (u *Usage) last(id contract.DiskID) (m contract.Measurement, known bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if d := u.disks[id]; d != nil {
+		return d.last, true
+	}
+	return m, false
+}
+
+func (u *Usage) observe(m *contract.Measurement) func(contract.Measurement) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := u.now()
@@ -75,6 +99,7 @@ func (u *Usage) Observe(m *contract.Measurement) {
 		m.FillRate = max(0, d.rate)
 	}
 	d.last = *m
+	return u.seen
 }
 
 // FillRate estimates the fill rate of a disk that now has used bytes in its
