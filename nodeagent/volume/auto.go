@@ -11,4 +11,4 @@ import "github.com/ebb-storage/ebb/nodeagent/dm"
 // (LVM-, CRYPT-, mpath-), Ebb's own devices have another prefix, and UUIDs are not stored on disks, so
 // none can come in with a volume's contents. Should such a device exist all the same and claim the id of
 // an attached volume, Open refuses with ErrAmbiguous.
-func Auto(c *dm.Client) Locator { return union{nvme, qemu, uml(c)} }
+func Auto(c *dm.Client) Locator { return locate(union{nvme, qemu, uml(c)}) }

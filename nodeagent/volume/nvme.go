@@ -39,15 +39,15 @@ type identity struct {
 
 // NVMe finds the EBS volumes of an EC2 instance: namespaces whose controller is Amazon's, has the model of
 // EBS and the volume id as its serial number. Instance store volumes are not listed.
-func NVMe() Locator { return nvme }
+func NVMe() Locator { return locate(union{nvme}) }
 
 // QEMU finds volumes that a virtual machine emulates: namespaces of QEMU's controller whose serial number
 // is a volume id. It exercises the path of NVMe on machines that are not EC2's.
-func QEMU() Locator { return qemu }
+func QEMU() Locator { return locate(union{qemu}) }
 
 var (
-	nvme = scanner{paths: namespaces, probe: nvmeProbe(ebsVolume)}
-	qemu = scanner{paths: namespaces, probe: nvmeProbe(qemuVolume)}
+	nvme = scanner{paths: namespaces, probe: nvmeProbe(ebsVolume), instance: sequence}
+	qemu = scanner{paths: namespaces, probe: nvmeProbe(qemuVolume), instance: sequence}
 )
 
 func namespaces() ([]string, error) {

@@ -20,10 +20,10 @@ const sectorBytes = 512
 // Mode Linux node or over loop devices. The identity is read from sysfs by the number of the open
 // device, and from device-mapper itself when c is not nil; a number cannot change its owner while it is
 // open.
-func UML(c *dm.Client) Locator { return uml(c) }
+func UML(c *dm.Client) Locator { return locate(union{uml(c)}) }
 
 func uml(c *dm.Client) scanner {
-	return scanner{paths: mapped, probe: mappedProbe(c), look: lookMapped}
+	return scanner{paths: mapped, probe: mappedProbe(c), look: lookMapped, instance: mappedUUID}
 }
 
 func mapped() ([]string, error) {
@@ -40,6 +40,9 @@ func mapped() ([]string, error) {
 	}
 	return paths, nil
 }
+
+// mappedUUID is all of a mapped device's identity.
+func mappedUUID(path string) (string, error) { return sysfs(path, "dm/uuid") }
 
 // lookMapped describes a device without opening it: an open device cannot be detached in the bench, so a
 // scan must not be in the way. Open proves what is said here.

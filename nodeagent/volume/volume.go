@@ -56,6 +56,9 @@ type scanner struct {
 	paths func() ([]string, error) // block devices worth asking
 	probe prober
 	look  func(path string) (Candidate, error) // nil: open the device and probe
+	// instance tells the device that has a path now from others that had or will
+	// have it, without opening it.
+	instance func(path string) (string, error)
 }
 
 // List implements Locator.
@@ -133,16 +136,25 @@ func (u union) Open(ctx context.Context, id string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(f found) bool { return f.ID != id })
+	f, err := one(id, all, mute)
+	if err != nil {
+		return nil, err
+	}
+	return openAs(id, f.Path, f.probe)
+}
+
+// one finds the device that claims a volume's id.
+func one(id string, all []found, mute []error) (found, error) {
+	all = slices.DeleteFunc(slices.Clone(all), func(f found) bool { return f.ID != id })
 	switch {
 	case len(all) == 0 && len(mute) > 0:
-		return nil, fmt.Errorf("%s: %w, or is a device that does not answer: %w", id, ErrNotAttached, errors.Join(mute...))
+		return found{}, fmt.Errorf("%s: %w, or is a device that does not answer: %w", id, ErrNotAttached, errors.Join(mute...))
 	case len(all) == 0:
-		return nil, fmt.Errorf("%s: %w", id, ErrNotAttached)
+		return found{}, fmt.Errorf("%s: %w", id, ErrNotAttached)
 	case len(all) > 1:
-		return nil, fmt.Errorf("%s: %w: %s and %s", id, ErrAmbiguous, all[0].Path, all[1].Path)
+		return found{}, fmt.Errorf("%s: %w: %s and %s", id, ErrAmbiguous, all[0].Path, all[1].Path)
 	}
-	return openAs(id, all[0].Path, all[0].probe)
+	return all[0], nil
 }
 
 // openAs opens path if it is volume id.
