@@ -6,66 +6,30 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/app"
 )
 
 // version is set by the linker.
 var version = "devel"
 
-// Exit codes, as the help says.
-const (
-	exitOK = iota
-	exitFailed
-	exitUsage
-	exitRefused
-)
-
 // config is what the flags and the environment say.
 type config struct {
-	node      string
-	listen    string
-	logLevel  string
-	logFormat string
+	node   string
+	listen string
+	log    app.Log
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
 	limitMemory()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	cmd := newCommand()
-	cmd.SetArgs(args)
-	err := cmd.ExecuteContext(ctx)
-	var usage usageError
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, "ebb-agent:", err)
-		fmt.Fprintln(os.Stderr, "see: ebb-agent --help")
-		return exitUsage
-	}
-	fmt.Fprintln(os.Stderr, "ebb-agent:", err)
-	if _, ok := contract.AsRefusal(err); ok {
-		return exitRefused
-	}
-	return exitFailed
+	return app.Main(newCommand(), args, os.Stderr)
 }
-
-// usageError is a mistake on the command line.
-type usageError struct{ error }
 
 // limitMemory keeps an idle agent small: its live heap is a few MiB, so to
 // collect twice as often costs nothing and halves what lies around. The limit
@@ -95,32 +59,14 @@ the instance metadata service (AWS_EC2_METADATA_SERVICE_ENDPOINT moves it)
 unless --node or EBB_NODE gives it. AWS credentials are never used.
 
 Exit codes: 0 stopped as asked; 1 failed; 2 wrong usage; 3 this node is refused.`,
-		Args:          noArgs,
-		Version:       version,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), cfg) },
+		Args:    app.NoArgs,
+		Version: version,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), cfg) },
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	f := cmd.PersistentFlags()
 	f.StringVar(&cfg.node, "node", os.Getenv("EBB_NODE"), "EC2 instance id of this node (default: ask the instance metadata service)")
-	f.StringVar(&cfg.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&cfg.logFormat, "log-format", "auto", "json, text, or auto: text on a terminal")
-	cmd.Flags().StringVar(&cfg.listen, "listen", envOr("EBB_LISTEN", "127.0.0.1:9465"), "where /metrics, /healthz and /readyz are served; port 0 picks one and logs it")
+	cfg.log.Flags(cmd)
+	cmd.Flags().StringVar(&cfg.listen, "listen", app.EnvOr("EBB_LISTEN", "127.0.0.1:9465"), "where /metrics, /healthz and /readyz are served; port 0 picks one and logs it")
 	cmd.AddCommand(newPreflight(&cfg))
 	return cmd
-}
-
-func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("unknown command or argument %q", args[0])}
-	}
-	return nil
-}
-
-func envOr(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return otherwise
 }

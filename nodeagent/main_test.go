@@ -11,11 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/fx"
 
+	"github.com/ebb-storage/ebb/internal/app"
 	"github.com/ebb-storage/ebb/internal/contract"
 )
 
 func TestWiring(t *testing.T) {
-	require.NoError(t, fx.ValidateApp(module(config{listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler), nil, make(outcome, 1))))
+	require.NoError(t, fx.ValidateApp(module(config{listen: "127.0.0.1:0"}, slog.New(slog.DiscardHandler), nil, app.NewOutcome())))
 }
 
 // The agent can use no AWS credentials because the code that could is not in
@@ -39,7 +40,7 @@ func TestNoAWSCredentialCode(t *testing.T) {
 func TestUsageErrors(t *testing.T) {
 	t.Setenv("EBB_NODE", "")
 	for _, args := range [][]string{{"nonsense"}, {"--bogus"}, {"preflight", "-o", "xml"}, {"preflight", "more"}, {"--log-level", "loud"}, {"--log-format", "xml"}} {
-		require.Equal(t, exitUsage, run(args), "%v", args)
+		require.Equal(t, app.ExitUsage, run(args), "%v", args)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ebb-storage/ebb/internal/app"
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/agent"
 )
@@ -26,10 +27,10 @@ name; missing modules of the kernel's own are loaded, nothing else is changed.
 
 Exit codes: 0 everything is there; 1 something is missing that does not stop the
 agent, such as Temporal; 2 wrong usage; 3 the agent cannot run here.`,
-		Args: noArgs,
+		Args: app.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
-				return usageError{fmt.Errorf("-o %q: want table or json", output)}
+				return app.Usagef("-o %q: want table or json", output)
 			}
 			return runPreflight(cmd.Context(), *cfg, output, cmd.OutOrStdout())
 		},
@@ -39,7 +40,7 @@ agent, such as Temporal; 2 wrong usage; 3 the agent cannot run here.`,
 }
 
 func runPreflight(ctx context.Context, cfg config, output string, w io.Writer) error {
-	log, err := newLogger(cfg)
+	log, err := cfg.log.New()
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/probe"
 )
 
 // identityPatience is how long the start waits for the metadata service, which
@@ -80,7 +81,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 func (a *Agent) run(ctx context.Context) error {
 	log := a.options.Logger
-	address, stop, err := listen(ctx, a.options.Listen, a.state.handler(a.metrics), log)
+	address, stop, err := probe.Listen(ctx, a.options.Listen, probe.Handler(a.metrics.Registry, a.state.describe), log)
 	if err != nil {
 		return err
 	}
@@ -109,11 +110,11 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	defer c.Close()
 
-	probe := *a.options.Prober
-	probe.Identity = FixedIdentity(node)
-	probe.Temporal = nil // that the activity runs proves it
+	prober := *a.options.Prober
+	prober.Identity = FixedIdentity(node)
+	prober.Temporal = nil // that the activity runs proves it
 	acts := NewActivities(disks, a.options.Usage, a.metrics, func(ctx context.Context) contract.PreflightResult {
-		return probe.Probe(ctx).PreflightResult
+		return prober.Probe(ctx).PreflightResult
 	}, log)
 	sentinel := NewSentinel(disks, a.options.Usage, c, a.metrics, node, log.With("component", "sentinel"))
 	measure := &measurer{disks: disks, usage: a.options.Usage, every: a.options.MeasureEvery, notify: sentinel.Notify, log: log}
@@ -156,10 +157,10 @@ func (a *Agent) identify(ctx context.Context) (string, error) {
 func (a *Agent) preflight(ctx context.Context, node string) error {
 	log := a.options.Logger
 	a.state.set("identity", "")
-	probe := *a.options.Prober
-	probe.Identity = FixedIdentity(node)
-	probe.Temporal = nil // waited for later
-	report := probe.Probe(ctx)
+	prober := *a.options.Prober
+	prober.Identity = FixedIdentity(node)
+	prober.Temporal = nil // waited for later
+	report := prober.Probe(ctx)
 	for _, c := range report.Checks {
 		if !c.OK {
 			log.Warn("preflight", "check", c.Name, "detail", c.Detail, "next", c.Next)

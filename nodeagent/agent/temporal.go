@@ -7,12 +7,9 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/contrib/envconfig"
-	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 
+	"github.com/ebb-storage/ebb/internal/connect"
 	"github.com/ebb-storage/ebb/internal/contract"
 )
 
@@ -25,33 +22,15 @@ const (
 	// workerRetryMax is the longest pause between two attempts to start the
 	// worker, so that a node serves its queue soon after Temporal is back.
 	workerRetryMax = 5 * time.Second
-	// reconnectMax is the longest pause between two connection attempts. The
-	// SDK's default of 10 s is too long for a pool that is filling.
+	// reconnectMax is the longest pause between two connection attempts.
 	reconnectMax = 2 * time.Second
 	healthCall   = 5 * time.Second
 )
 
-// Dial makes a Temporal client for the agent of a node. The connection is made
-// at first use, so it succeeds while Temporal is away; only bad settings fail.
-// Settings come from the environment (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
-// TEMPORAL_API_KEY, TEMPORAL_TLS*, TEMPORAL_PROFILE, ...) or Temporal's
-// configuration file.
+// Dial makes a Temporal client for the agent of a node, as connect.Temporal says.
 func Dial(node string, log *slog.Logger) (client.Client, error) {
-	options, err := envconfig.LoadDefaultClientOptions()
-	if err != nil {
-		return nil, fmt.Errorf("temporal settings: %w", err)
-	}
-	options.Identity = "ebb-agent@" + node
-	options.Logger = sdklog.NewStructuredLogger(log.With("component", "temporal"))
-	reconnect := backoff.DefaultConfig
-	reconnect.BaseDelay, reconnect.MaxDelay = 200*time.Millisecond, reconnectMax
-	options.ConnectionOptions.DialOptions = append(options.ConnectionOptions.DialOptions,
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: healthCall}))
-	c, err := client.NewLazyClient(options)
-	if err != nil {
-		return nil, fmt.Errorf("temporal client: %w", err)
-	}
-	return c, nil
+	c, _, err := connect.Temporal(connect.Options{Identity: "ebb-agent@" + node, RetryMax: reconnectMax, Log: log})
+	return c, err
 }
 
 // CheckTemporal reaches the Temporal service once.

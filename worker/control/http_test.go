@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-storage/ebb/internal/probe"
 )
 
 func TestEndpoints(t *testing.T) {
 	m := newMetrics("v1")
 	s := newState(m.ready)
-	srv := httptest.NewServer(s.handler(m))
+	srv := httptest.NewServer(probe.Handler(m.registry, s.describe))
 	defer srv.Close()
 	get := func(path string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+path, nil)

@@ -8,15 +8,13 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/interceptor"
-	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 
+	"github.com/ebb-storage/ebb/internal/connect"
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/heartbeat"
+	"github.com/ebb-storage/ebb/internal/probe"
 )
 
 const (
@@ -64,28 +62,10 @@ type Connection struct {
 	Namespace string
 }
 
-// Dial makes a Temporal client. The connection is made at first use, so it
-// succeeds while Temporal is away; only bad settings fail. They come from the
-// environment (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY,
-// TEMPORAL_TLS*, TEMPORAL_PROFILE, ...) or Temporal's configuration file.
+// Dial makes a Temporal client, as connect.Temporal says.
 func Dial(log *slog.Logger) (Connection, error) {
-	o, err := envconfig.LoadDefaultClientOptions()
-	if err != nil {
-		return Connection{}, fmt.Errorf("temporal settings: %w", err)
-	}
-	o.Logger = sdklog.NewStructuredLogger(log.With("component", "temporal"))
-	reconnect := backoff.DefaultConfig
-	reconnect.BaseDelay, reconnect.MaxDelay = firstRetry, longestRetry
-	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions,
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: callTimeout}))
-	c, err := client.NewLazyClient(o)
-	if err != nil {
-		return Connection{}, fmt.Errorf("temporal client: %w", err)
-	}
-	if o.Namespace == "" {
-		o.Namespace = client.DefaultNamespace
-	}
-	return Connection{Client: c, Namespace: o.Namespace}, nil
+	c, namespace, err := connect.Temporal(connect.Options{RetryMax: longestRetry, Log: log})
+	return Connection{Client: c, Namespace: namespace}, err
 }
 
 // Run serves until ctx is done. It waits for Temporal as long as it takes, and
@@ -93,7 +73,7 @@ func Dial(log *slog.Logger) (Connection, error) {
 // cannot be listened on.
 func (w *Worker) Run(ctx context.Context) error {
 	if w.o.Listen != "" {
-		stop, err := listen(ctx, w.o.Listen, w.state.handler(w.metrics), w.o.Log)
+		_, stop, err := probe.Listen(ctx, w.o.Listen, probe.Handler(w.metrics.registry, w.state.describe), w.o.Log)
 		if err != nil {
 			return err
 		}
