@@ -112,7 +112,7 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 		}
 	}
 	_, known := h.resumed[v.active.head.Move]
-	if _, err = m.ensure(topName(d), table); err != nil || known || !v.moving() {
+	if err = m.ensureTop(h, d, table); err != nil || known || !v.moving() {
 		return err
 	}
 	st, ok, err := m.mirrorState(d)

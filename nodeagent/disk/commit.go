@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -350,8 +351,26 @@ func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) er
 	if err != nil {
 		return err
 	}
-	_, err = m.ensure(topName(d), dm.Linear(0, a.head.SizeBytes/sector, old.Dev, 0))
-	return err
+	if n := h.view.incoming; n != nil {
+		m.failWhenFull(n)
+	}
+	return m.ensureTop(h, d, dm.Linear(0, a.head.SizeBytes/sector, old.Dev, 0))
+}
+
+// failWhenFull makes a backing that is being given up fail the writes for which
+// it has no room instead of keeping them: a swap away from the mirror would wait
+// for them. The mirror holds what the new leg failed, and the swap hands it on.
+// When this cannot be done (the pool's volume is dead) there is no room to wait
+// for either.
+func (m *Manager) failWhenFull(b *backing) {
+	name := stackName(b.head) + partPool
+	_, table, err := m.DM.Table(name)
+	if err != nil || len(table) != 1 || table[0].Type != "thin-pool" || strings.Contains(table[0].Params, dm.ErrorIfNoSpace) {
+		return
+	}
+	if _, err := m.replace(name, dm.WithFeature(table[0], dm.ErrorIfNoSpace)); err != nil {
+		m.Logger.Warn("let a full pool fail", "device", name, "error", err)
+	}
 }
 
 // dropIfFailed looks at the mirror's legs. When one has failed it ends the move

@@ -30,6 +30,18 @@ func (m *Manager) open(ctx context.Context, d contract.DiskID, h *handle) (*view
 	return v, nil
 }
 
+// openLive is open, during a swap too: then the view is the swapping
+// operation's, and stays so.
+func (m *Manager) openLive(ctx context.Context, d contract.DiskID, h *handle) (*view, error) {
+	if h.swapping && h.view != nil {
+		return h.view, nil
+	}
+	for h.swapping { // the first assembly
+		h.over.Wait()
+	}
+	return m.open(ctx, d, h)
+}
+
 // GrowBacking waits until a member volume has at least in.Bytes, then lets the
 // pool use all of it, online. The header is written first: a pool never uses
 // space that no header accounts for.
@@ -43,9 +55,9 @@ func (m *Manager) GrowBacking(ctx context.Context, in contract.GrowBackingInput)
 	if err != nil {
 		return none, err
 	}
-	h := m.lock(in.Disk)
+	h := m.lockLive(in.Disk)
 	defer h.mu.Unlock()
-	v, err := m.open(ctx, in.Disk, h)
+	v, err := m.openLive(ctx, in.Disk, h)
 	if err != nil {
 		return none, err
 	}
@@ -86,9 +98,9 @@ func (m *Manager) Append(ctx context.Context, in contract.AppendVolumeInput) (co
 	if err := m.attached(ctx, []string{in.Volume}); err != nil {
 		return none, err
 	}
-	h := m.lock(in.Disk)
+	h := m.lockLive(in.Disk)
 	defer h.mu.Unlock()
-	v, err := m.open(ctx, in.Disk, h)
+	v, err := m.openLive(ctx, in.Disk, h)
 	if err != nil {
 		return none, err
 	}
@@ -172,7 +184,10 @@ func (m *Manager) Expand(ctx context.Context, in contract.ExpandDiskInput) (cont
 	if err != nil {
 		return none, err
 	}
-	top, err := m.ensure(topName(in.Disk), dm.Linear(0, a.head.SizeBytes/sector, thin.Dev, 0))
+	if err := m.ensureTop(h, in.Disk, dm.Linear(0, a.head.SizeBytes/sector, thin.Dev, 0)); err != nil {
+		return none, err
+	}
+	top, err := m.DM.Info(topName(in.Disk))
 	if err != nil {
 		return none, err
 	}

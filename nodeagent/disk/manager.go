@@ -39,8 +39,15 @@ type Manager struct {
 
 // handle is one disk's lock and what is remembered between calls. Nothing in it
 // is needed after a restart.
+//
+// A swap of the top device's table waits for the I/O that is inside it. That I/O
+// may itself wait for a full pool to grow, so the lock is given up during a swap
+// (swapping says so): operations that change a disk's backings or tables wait
+// until it is over, growing and measuring do not (see lockLive).
 type handle struct {
 	mu       sync.Mutex
+	over     sync.Cond // of mu: a swap has ended
+	swapping bool
 	view     *view                        // as last read; nil: not assembled here
 	failure  map[string]*contract.Refusal // by move: why it was dropped
 	untold   []Event                      // failures that Watch has not reported yet
@@ -69,11 +76,36 @@ func NewManager(o Options) (*Manager, error) {
 	return &Manager{Options: o, disks: map[contract.DiskID]*handle{}}, nil
 }
 
-// lock takes a disk's lock. The caller unlocks the handle.
+// lock takes a disk's lock, when no swap is under way. The caller unlocks the
+// handle.
 func (m *Manager) lock(d contract.DiskID) *handle {
 	h := m.handle(d)
 	h.mu.Lock()
+	for h.swapping {
+		h.over.Wait()
+	}
 	return h
+}
+
+// lockLive takes a disk's lock even during a swap. The holder must then take the
+// handle's view as it is, and change nothing that the swapping operation relies
+// on but what the view's backings consist of.
+func (m *Manager) lockLive(d contract.DiskID) *handle {
+	h := m.handle(d)
+	h.mu.Lock()
+	return h
+}
+
+// swap runs f, which swaps the top device's table, without the lock.
+func (h *handle) swap(f func() error) error {
+	h.swapping = true
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		h.swapping = false
+		h.over.Broadcast()
+	}()
+	return f()
 }
 
 // handle finds or makes a disk's handle.
@@ -83,6 +115,7 @@ func (m *Manager) handle(d contract.DiskID) *handle {
 	h := m.disks[d]
 	if h == nil {
 		h = &handle{failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
+		h.over.L = &h.mu
 		m.disks[d] = h
 	}
 	return h

@@ -39,8 +39,11 @@ func (m *Manager) poolState(b *backing) (dm.PoolStatus, error) {
 
 // Measure reads what a disk uses, from the kernel. It changes nothing.
 func (m *Manager) Measure(ctx context.Context, d contract.DiskID) (contract.Measurement, error) {
-	h := m.lock(d)
+	h := m.lockLive(d)
 	defer h.mu.Unlock()
+	for h.swapping && h.view == nil { // the first assembly
+		h.over.Wait()
+	}
 	if h.view == nil {
 		v, err := m.look(ctx, d)
 		if err != nil {

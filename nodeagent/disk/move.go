@@ -143,7 +143,7 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 		return contract.Refuse(contract.DiskBusy, "the disk was expanded since the move was prepared").WithDisk(d).WithNext("start the move again")
 	}
 	// What an earlier try left: back to the old backing, a new pool on the new one.
-	if _, err := m.ensure(top, dm.Linear(0, size, old.Dev, 0)); err != nil {
+	if err := m.ensureTop(h, d, dm.Linear(0, size, old.Dev, 0)); err != nil {
 		return err
 	}
 	if err := m.takeDown(n.head); err != nil {
@@ -158,7 +158,8 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 		if recorded { // header first: log B goes stale with the swap
 			e = m.fallBack(ctx, d, h)
 		} else {
-			_, e = m.ensure(top, dm.Linear(0, size, old.Dev, 0))
+			m.failWhenFull(n)
+			e = m.ensureTop(h, d, dm.Linear(0, size, old.Dev, 0))
 		}
 		err = errors.Join(err, e)
 	}()
@@ -281,7 +282,10 @@ func (m *Manager) swap(h *handle, move, name string, t dm.Target) error {
 		return err
 	}
 	start := time.Now()
-	if _, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true}); err != nil {
+	if err := h.swap(func() error {
+		_, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})
+		return err
+	}); err != nil {
 		_ = m.DM.Clear(name)
 		return err
 	}

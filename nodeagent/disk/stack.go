@@ -69,6 +69,15 @@ func (m *Manager) ensure(name string, table ...dm.Target) (dm.Info, error) {
 	return m.replace(name, table...)
 }
 
+// ensureTop makes a disk's top device run with this table. What a mirror holds
+// back is handed to the new table.
+func (m *Manager) ensureTop(h *handle, d contract.DiskID, table dm.Target) error {
+	return h.swap(func() error {
+		_, err := m.ensure(topName(d), table)
+		return err
+	})
+}
+
 // replace swaps a table in by the one RESUME ioctl (I3).
 func (m *Manager) replace(name string, table ...dm.Target) (dm.Info, error) {
 	if _, err := m.DM.Load(name, false, table...); err != nil {
@@ -345,7 +354,15 @@ func premap(ctx context.Context, meta dm.Info, h *format.Header, used format.Bit
 	if err != nil {
 		return fmt.Errorf("thin_restore: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	return nil
+	dev, err := openDevice(meta, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	if err := thinmap.MakeExtendable(dev, volume.AlignedBuffer(thinmap.BlockBytes)); err != nil {
+		return fmt.Errorf("map of the new pool: %w", err)
+	}
+	return dev.Sync()
 }
 
 // checkPool runs thin_check: dm-thin's metadata is crash-consistent, so damage

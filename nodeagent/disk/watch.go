@@ -59,6 +59,12 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 			handle(e)
 		}
 	}()
+	if h.swapping { // the swap may be waiting for just this
+		if h.view != nil {
+			events = m.pools(d, h)
+		}
+		return false
+	}
 	if h.view == nil {
 		v, err := m.look(ctx, d)
 		if err != nil || v.active == nil {
@@ -70,9 +76,14 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 	if dropped != nil {
 		m.Logger.Error("drop a failed leg", "disk", d, "error", dropped)
 	}
-	events, h.untold = h.untold, nil
+	events, h.untold = append(h.untold, m.pools(d, h)...), nil
+	return dropped == nil
+}
+
+// pools tells which of a disk's pools need to grow.
+func (m *Manager) pools(d contract.DiskID, h *handle) (events []Event) {
 	backings := []*backing{h.view.active}
-	if n := h.view.incoming; n != nil && h.view.moving() {
+	if n := h.view.incoming; n != nil { // it may not be built yet: then it has no pool to look at
 		backings = append(backings, n)
 	}
 	for _, b := range backings {
@@ -80,7 +91,7 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 			events = append(events, e)
 		}
 	}
-	return dropped == nil
+	return events
 }
 
 // poolEvent tells whether a pool needs to grow. One that can map the whole disk

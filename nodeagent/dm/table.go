@@ -2,6 +2,7 @@ package dm
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -43,11 +44,28 @@ func Striped(start, length, chunk uint64, legs []Leg) Target {
 func ErrorTarget(start, length uint64) Target { return Target{start, length, "error", ""} }
 
 // ThinPool makes a pool of length sectors. lowWaterBlocks is the number of free blocks, of blockSectors
-// each, below which the pool has an event. Without the feature error_if_no_space a full pool makes writes
-// wait.
+// each, below which the pool has an event. Without ErrorIfNoSpace a full pool makes writes wait.
 func ThinPool(length uint64, meta, data Dev, blockSectors, lowWaterBlocks uint64, features ...string) Target {
 	p := fmt.Sprintf("%s %s %d %d %d", meta, data, blockSectors, lowWaterBlocks, len(features))
 	return Target{0, length, "thin-pool", strings.Join(append([]string{p}, features...), " ")}
+}
+
+// ErrorIfNoSpace is the pool feature that fails writes for which there is no room.
+const ErrorIfNoSpace = "error_if_no_space"
+
+// WithFeature is a pool's table, as the kernel prints it, with one more feature.
+func WithFeature(pool Target, feature string) Target {
+	f := strings.Fields(pool.Params) // metadata, data, block, low water, number of features, features
+	if len(f) < 5 {
+		return pool
+	}
+	n, err := strconv.Atoi(f[4])
+	if err != nil {
+		return pool
+	}
+	f[4] = strconv.Itoa(n + 1)
+	pool.Params = strings.Join(append(f, feature), " ")
+	return pool
 }
 
 // Thin maps the thin device id of a pool. Reads of what it does not map come from origin, or are zeros
