@@ -25,8 +25,11 @@ type located struct {
 
 	mu    sync.Mutex
 	valid bool
-	at    place
-	found map[string]found // the volumes that exactly one device claims
+	// resized: there were events since the scan; sizes may be old.
+	resized bool
+	at      place
+	all     []found
+	found   map[string]found // the volumes that exactly one device claims
 }
 
 // place tells one set of attached devices from another.
@@ -57,7 +60,7 @@ func (l *located) Open(ctx context.Context, id string) (*Device, error) {
 	if serr != nil {
 		return nil, serr
 	}
-	if err == nil {
+	if err == nil && len(mute) == 0 { // one that is mute now may claim anything later
 		l.remember(all, now)
 	}
 	f, err := one(id, all, mute)
@@ -65,6 +68,34 @@ func (l *located) Open(ctx context.Context, id string) (*Device, error) {
 		return nil, err
 	}
 	return l.open(id, f.Path, f.probe)
+}
+
+// List implements Locator.
+func (l *located) List(ctx context.Context) ([]Candidate, error) {
+	if all, ok := l.unchanged(); ok {
+		return candidates(all), ctx.Err()
+	}
+	now, err := l.now()
+	all, mute, serr := l.scan(ctx)
+	if serr != nil {
+		return nil, serr
+	}
+	if err == nil && len(mute) == 0 {
+		l.remember(all, now)
+	}
+	return candidates(all), nil
+}
+
+// unchanged is what the last scan found, if there was no device event since: a
+// larger volume would be one.
+func (l *located) unchanged() ([]found, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.valid || l.resized {
+		return nil, false
+	}
+	events, err := l.events()
+	return l.all, err == nil && events == l.at.events
 }
 
 func (l *located) now() (p place, err error) {
@@ -88,7 +119,7 @@ func (l *located) last(id string) (f found, ok bool) {
 	} else if events != l.at.events {
 		devices, err := l.devices()
 		l.valid = err == nil && slices.Equal(devices, l.at.devices)
-		l.at.events = events
+		l.at.events, l.resized = events, true
 	}
 	if !l.valid {
 		return f, false
@@ -117,32 +148,44 @@ func (l *located) remember(all []found, now place) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.found, l.at, l.valid = byID, now, true
+	l.all, l.found, l.at, l.valid, l.resized = all, byID, now, true, false
 }
 
-// instances names every device that a scan would ask, and which one of that name
-// it is.
+// instances are those of all its scanners.
 func (u union) instances() ([]string, error) {
 	var out []string
 	for _, s := range u {
-		paths, err := s.paths()
+		some, err := s.instances()
 		if err != nil {
 			return nil, err
 		}
-		for _, path := range paths {
-			instance, err := s.instance(path)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, path+" "+instance)
-		}
+		out = append(out, some...)
 	}
 	return out, nil
 }
 
-// sequence is a disk's sequence number, which the kernel never gives again (since
-// 5.15; before, nothing is remembered).
-func sequence(path string) (string, error) { return sysfs(path, "diskseq") }
+// sequences gives paths their disk sequence numbers, which the kernel never gives
+// again (since 5.15; before, nothing is remembered).
+func sequences(paths func() ([]string, error)) func() ([]string, error) {
+	return tagged(paths, func(path string) (string, error) { return sysfs(path, "diskseq") })
+}
+
+func tagged(paths func() ([]string, error), tag func(path string) (string, error)) func() ([]string, error) {
+	return func() ([]string, error) {
+		list, err := paths()
+		if err != nil {
+			return nil, err
+		}
+		for i, path := range list {
+			t, err := tag(path)
+			if err != nil {
+				return nil, err
+			}
+			list[i] = path + " " + t
+		}
+		return list, nil
+	}
+}
 
 // sysfs reads an attribute of the block device with the name of path.
 func sysfs(path, attribute string) (string, error) {

@@ -35,8 +35,8 @@ func newMachine(ids map[string]string) *machine {
 			m.asked++
 			return Candidate{ID: m.ids[p], Path: p}, nil
 		},
-		instance: func(p string) (string, error) { return fmt.Sprint(m.instance[p]), nil },
 	}
+	s.instances = tagged(s.paths, func(p string) (string, error) { return fmt.Sprint(m.instance[p]), nil })
 	m.union = union{s}
 	m.located.devices = m.instances
 	m.located.events = func() (string, error) {
@@ -130,6 +130,26 @@ func TestOpenFollowsAVolume(t *testing.T) {
 		_, err := m.Open(t.Context(), volOne)
 		require.ErrorIs(t, err, ErrNotAttached)
 	}
+}
+
+// TestListAsksAgain: after any event, since a volume may be larger now.
+func TestListAsksAgain(t *testing.T) {
+	m := newMachine(many(3))
+	for range 3 {
+		list, err := m.List(t.Context())
+		require.NoError(t, err)
+		require.Len(t, list, 3)
+	}
+	require.Equal(t, 3, m.asked)
+	m.seq++
+	m.open(t, volOne)
+	_, err := m.List(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 6, m.asked)
+	m.put("/dev/nvme7n1", "vol-00000007", false)
+	list, err := m.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 4)
 }
 
 // TestOpenWithoutCounter: a kernel that cannot tell costs scans, nothing else.

@@ -46,8 +46,8 @@ func NVMe() Locator { return locate(union{nvme}) }
 func QEMU() Locator { return locate(union{qemu}) }
 
 var (
-	nvme = scanner{paths: namespaces, probe: nvmeProbe(ebsVolume), instance: sequence}
-	qemu = scanner{paths: namespaces, probe: nvmeProbe(qemuVolume), instance: sequence}
+	nvme = scanner{paths: namespaces, probe: nvmeProbe(ebsVolume), instances: sequences(namespaces)}
+	qemu = scanner{paths: namespaces, probe: nvmeProbe(qemuVolume), instances: sequences(namespaces)}
 )
 
 func namespaces() ([]string, error) {

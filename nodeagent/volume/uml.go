@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,7 +24,53 @@ const sectorBytes = 512
 func UML(c *dm.Client) Locator { return locate(union{uml(c)}) }
 
 func uml(c *dm.Client) scanner {
-	return scanner{paths: mapped, probe: mappedProbe(c), look: lookMapped, instance: mappedUUID}
+	s := scanner{paths: mapped, probe: mappedProbe(c), look: lookMapped, instances: tagged(mapped, mappedUUID)}
+	if c != nil {
+		s.list = func() ([]Candidate, error) { return listMapped(c) }
+		s.instances = func() ([]string, error) {
+			list, err := volumesOf(c)
+			var out []string
+			for _, i := range list {
+				out = append(out, i.Dev.String()+" "+i.UUID)
+			}
+			return out, err
+		}
+	}
+	return s
+}
+
+// volumesOf asks device-mapper once for all devices that are volumes by UUID.
+func volumesOf(c *dm.Client) ([]dm.Info, error) {
+	list, err := c.List()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(i dm.Info) bool { return !strings.HasPrefix(i.UUID, uuidPrefix) }), nil
+}
+
+// listMapped is mapped and lookMapped with one question instead of several files
+// for each device of the node.
+func listMapped(c *dm.Client) ([]Candidate, error) {
+	list, err := volumesOf(c)
+	if err != nil {
+		return nil, err
+	}
+	var out []Candidate
+	for _, i := range list {
+		path := fmt.Sprintf("/dev/dm-%d", i.Dev.Minor)
+		size, err := sysfs(path, "size")
+		if err != nil {
+			continue // it has gone
+		}
+		sectors, err := strconv.ParseInt(size, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		if id, err := uuidVolume(i.UUID); err == nil {
+			out = append(out, Candidate{ID: id, Path: path, Dev: i.Dev, Bytes: sectors * sectorBytes})
+		}
+	}
+	return out, nil
 }
 
 func mapped() ([]string, error) {

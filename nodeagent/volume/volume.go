@@ -39,8 +39,9 @@ type Candidate struct {
 
 // Locator finds attached volumes. It may be used by several goroutines at once.
 type Locator interface {
-	// List scans now. It never trusts names or links: identity is read from each device. Devices that
-	// vanish during the scan, or do not answer, are left out.
+	// List tells what is attached now. It never trusts names or links: identity is read from each device, at
+	// this call or at an earlier one since which the kernel has seen no device event. Devices that vanish
+	// meanwhile, or do not answer, are left out. Open proves what is said here.
 	List(ctx context.Context) ([]Candidate, error)
 	// Open finds a volume and opens it for reading and writing with O_DIRECT. The identity is proven on
 	// the open descriptor, so the device is the volume whatever happens to names. It fails with
@@ -56,9 +57,11 @@ type scanner struct {
 	paths func() ([]string, error) // block devices worth asking
 	probe prober
 	look  func(path string) (Candidate, error) // nil: open the device and probe
-	// instance tells the device that has a path now from others that had or will
-	// have it, without opening it.
-	instance func(path string) (string, error)
+	// list, when not nil, finds all at once, instead of paths and look.
+	list func() ([]Candidate, error)
+	// instances names every device that a scan would ask, and which one of that
+	// name it is, without opening any.
+	instances func() ([]string, error)
 }
 
 // List implements Locator.
@@ -98,16 +101,30 @@ func (u union) List(ctx context.Context) ([]Candidate, error) {
 	if err != nil {
 		return nil, err
 	}
+	return candidates(all), nil
+}
+
+func candidates(all []found) []Candidate {
 	list := make([]Candidate, len(all))
 	for i, f := range all {
 		list[i] = f.Candidate
 	}
-	return list, nil
+	return list
 }
 
 // scan asks every device. mute tells which could not be asked; that we may ask none is an error.
 func (u union) scan(ctx context.Context) (all []found, mute []error, err error) {
 	for _, s := range u {
+		if s.list != nil {
+			list, err := s.list()
+			if err != nil {
+				return nil, nil, fmt.Errorf("scan volumes: %w", err)
+			}
+			for _, c := range list {
+				all = append(all, found{c, s.probe})
+			}
+			continue
+		}
 		paths, err := s.paths()
 		if err != nil {
 			return nil, nil, fmt.Errorf("scan volumes: %w", err)
