@@ -1,11 +1,15 @@
 package chaos
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,7 +20,7 @@ import (
 	"github.com/ebb-storage/ebb/tests/node"
 )
 
-// TestChaos plays the scenarios, one after the other.
+// TestChaos plays the scenarios, in several lanes at the same time.
 func TestChaos(t *testing.T) {
 	if err := node.Available(node.Kind()); err != nil {
 		t.Skip(err)
@@ -24,63 +28,118 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots nodes")
 	}
-	seed := uint64(1)
-	if v := os.Getenv("EBB_CHAOS_SEED"); v != "" {
-		var err error
-		seed, err = strconv.ParseUint(v, 10, 64)
-		require.NoError(t, err, "EBB_CHAOS_SEED")
-	}
-	scenarios := short()
+	seed := uint64(number(t, "EBB_CHAOS_SEED", 1))
+	scenarios, lanes := short(), 1
 	if os.Getenv("EBB_TEST_FULL") != "" {
-		scenarios = full(seed)
+		scenarios, lanes = full(seed), fullLanes
+	}
+	for i := range scenarios {
+		scenarios[i].number = i
 	}
 	if v := os.Getenv("EBB_CHAOS_RUN"); v != "" {
 		re, err := regexp.Compile(v)
 		require.NoError(t, err, "EBB_CHAOS_RUN")
-		var some []scenario
-		for _, sc := range scenarios {
-			if re.MatchString(sc.String()) {
-				some = append(some, sc)
-			}
-		}
-		scenarios = some
+		scenarios = slices.DeleteFunc(scenarios, func(sc scenario) bool { return !re.MatchString(sc.String()) })
 	}
-	t.Logf("%d scenarios, EBB_CHAOS_SEED=%d", len(scenarios), seed)
-	began := time.Now()
-	w := start(t, seed)
-	defer func() { t.Logf("ran in %s:\n%s", time.Since(began).Round(time.Second), w.table()) }()
-	for i, sc := range scenarios {
-		t.Run(sc.String(), func(t *testing.T) { w.run(t, i, sc) })
-	}
-}
-
-// start makes the lab: two nodes, and an EC2 whose changes take a moment.
-func start(t *testing.T, seed uint64) *world {
-	t.Helper()
-	lag := ec2sim.Range{Min: 50 * time.Millisecond, Max: 300 * time.Millisecond}
+	lanes = min(number(t, "EBB_CHAOS_LANES", lanes), len(scenarios))
 	dir := os.Getenv("EBB_CHAOS_DIR")
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	l, err := lab.Start(t.Context(), lab.Options{Dir: dir, Nodes: 2, MemoryMiB: 512, EC2: ec2sim.Options{
-		Seed: int64(seed), MaxVolumeGiB: 16,
+	t.Logf("%d scenarios in %d lanes, EBB_CHAOS_SEED=%d", len(scenarios), lanes, seed)
+	began := time.Now()
+	var done report
+	defer func() { t.Logf("ran in %s:\n%s", time.Since(began).Round(time.Second), done.table()) }()
+	next := make(chan scenario, len(scenarios))
+	for _, sc := range scenarios {
+		next <- sc
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for i := range lanes {
+		w := &world{dir: filepath.Join(dir, fmt.Sprintf("lane%d", i)), seed: int64(seed), report: &done}
+		wg.Go(func() {
+			for sc := range next {
+				t.Run(sc.String(), func(t *testing.T) { w.run(t, sc) })
+			}
+		})
+		defer func() { // the deferred calls run in reverse order: the table comes last
+			if err := w.close(); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// fullLanes is how many scenarios of the whole matrix run at the same time. A
+// scenario waits about as long as it computes.
+const fullLanes = 2
+
+func number(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(v)
+	require.NoError(t, err, name)
+	return n
+}
+
+// whole gives the lane a lab of which every part runs: two nodes, and an EC2
+// whose changes take a moment.
+func (w *world) whole(ctx context.Context) error {
+	if w.lab != nil {
+		return w.lab.Ensure(ctx)
+	}
+	lag := ec2sim.Range{Min: 50 * time.Millisecond, Max: 300 * time.Millisecond}
+	w.labs++
+	l, err := lab.Start(ctx, lab.Options{Dir: fmt.Sprintf("%s-%d", w.dir, w.labs), Nodes: 2, MemoryMiB: 512, EC2: ec2sim.Options{
+		Seed: w.seed, MaxVolumeGiB: 16,
 		Lag: ec2sim.Lag{Create: lag, Delete: lag, Attach: lag, Detach: lag, Modify: lag, Snapshot: lag, Optimize: ec2sim.Fixed(time.Second)},
 	}})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, l.Close()) })
-	return &world{lab: l}
+	if err == nil {
+		w.lab = l
+	}
+	return err
+}
+
+// close ends the lane's lab; its directory stays.
+func (w *world) close() error {
+	if w.lab == nil {
+		return nil
+	}
+	l := w.lab
+	w.lab = nil
+	return l.Close()
+}
+
+// report collects the rows of all lanes.
+type report struct {
+	mu   sync.Mutex
+	rows []row
+}
+
+func (r *report) add(one row) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rows = append(r.rows, one)
 }
 
 // table of what was run.
-func (w *world) table() string {
+func (r *report) table() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-72s %-10s %9s %9s %9s %7s\n", "SCENARIO", "OUTCOME", "OPERATION", "ALL", "STALL", "WRITES")
-	for _, r := range w.runs {
+	fmt.Fprintf(&b, "%-72s %-10s %8s %9s %8s %8s %8s %7s\n", "SCENARIO", "OUTCOME", "PREPARE", "OPERATION", "CHECK", "REMOVE", "STALL", "WRITES")
+	for _, r := range r.rows {
 		outcome := string(r.outcome)
 		if r.failed {
 			outcome = "FAILED"
 		}
-		fmt.Fprintf(&b, "%-72s %-10s %9s %9s %9s %7d\n", r.scenario, outcome, r.took.Round(100*time.Millisecond), r.all.Round(100*time.Millisecond), r.stall, r.acked)
+		round := func(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) }
+		fmt.Fprintf(&b, "%-72s %-10s %8s %9s %8s %8s %8s %7d\n", r.scenario, outcome, round(r.prepare), round(r.took), round(r.check), round(r.remove), r.stall, r.acked)
 	}
 	return b.String()
 }

@@ -16,12 +16,17 @@ const (
 	growOp   operation = "Grow"
 	// appendOp is a Grow that EC2 does not let modify the volume: it appends one.
 	appendOp operation = "Grow by a volume"
+	// foldOp is a Shrink of a disk on two volumes to one.
+	foldOp operation = "Shrink of two volumes"
 	// pressureOp is a Grow that the agent starts because the writer fills the disk.
 	pressureOp operation = "Grow by itself"
 )
 
+// shrinks says that the operation is a move.
+func (o operation) shrinks() bool { return o == shrinkOp || o == foldOp }
+
 func (o operation) workflow() string {
-	if o == shrinkOp {
+	if o.shrinks() {
 		return contract.ShrinkWorkflow
 	}
 	return contract.GrowWorkflow
@@ -36,6 +41,11 @@ func (o operation) steps() []string {
 			string(contract.SnapshotDisk), string(contract.CreateVolume), string(contract.AttachVolume), string(contract.PrepareMove),
 			string(contract.EvacuateDisk), string(contract.VerifyMove), string(contract.CommitMove), string(contract.TagVolume),
 			string(contract.RetireBacking), string(contract.DetachVolume),
+		}
+	case foldOp: // those that have to do with the old volumes
+		return []string{
+			string(contract.SnapshotDisk), string(contract.PrepareMove), string(contract.EvacuateDisk), string(contract.CommitMove),
+			string(contract.TagVolume), string(contract.RetireBacking), string(contract.DetachVolume),
 		}
 	case appendOp:
 		return []string{
@@ -53,6 +63,8 @@ func (o operation) actions() []string {
 			"DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes", "DescribeSnapshots", "CreateSnapshot",
 			"CreateVolume", "AttachVolume", "CreateTags", "DetachVolume", "DeleteVolume",
 		}
+	case foldOp:
+		return []string{"CreateSnapshots", "CreateTags", "DetachVolume", "DeleteVolume"}
 	case appendOp:
 		return []string{"CreateVolume", "AttachVolume", "CreateTags"}
 	}
@@ -64,6 +76,8 @@ func (o operation) changes() []string {
 	switch o {
 	case shrinkOp:
 		return []string{"CreateSnapshot", "CreateVolume", "AttachVolume", "CreateTags", "DetachVolume"}
+	case foldOp:
+		return []string{"CreateSnapshots", "DetachVolume"}
 	case appendOp:
 		return []string{"CreateVolume", "AttachVolume", "CreateTags"}
 	}
@@ -72,7 +86,7 @@ func (o operation) changes() []string {
 
 // lasts is about how long an undisturbed operation takes.
 func (o operation) lasts() time.Duration {
-	if o == shrinkOp {
+	if o.shrinks() {
 		return 15 * time.Second
 	}
 	return 3 * time.Second
@@ -80,9 +94,10 @@ func (o operation) lasts() time.Duration {
 
 // scenario is one disturbed operation.
 type scenario struct {
-	op   operation
-	what strike
-	when moment // of what.do
+	number int // its place in the list; chooses the filesystem
+	op     operation
+	what   strike
+	when   moment // of what.do
 	// want are the outcomes that are right; none means done.
 	want []contract.Outcome
 }
@@ -93,6 +108,17 @@ func (sc scenario) String() string {
 		s += " " + sc.when.String()
 	}
 	return s
+}
+
+// inCopy says whether the moment may lie within a move's copy.
+func (sc scenario) inCopy() bool {
+	switch m := sc.when.(type) {
+	case copied, at:
+		return true
+	case before:
+		return m.activity == string(contract.EvacuateDisk)
+	}
+	return false
 }
 
 func (sc scenario) outcomes() []contract.Outcome {
@@ -126,11 +152,8 @@ func short() []scenario {
 func full(seed uint64) []scenario {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	var out []scenario
-	for _, op := range []operation{shrinkOp, growOp, appendOp} {
-		strikes := []strike{agentKill, workerKill, temporalRestart, powerCut}
-		if op == shrinkOp {
-			strikes = append(strikes, nodeDies)
-		}
+	for _, op := range []operation{shrinkOp, growOp, appendOp, foldOp} {
+		strikes := []strike{agentKill, workerKill, temporalRestart, powerCut, nodeDies}
 		for _, what := range strikes {
 			for _, step := range op.steps() {
 				sc := scenario{op: op, what: what, when: before{activity: step}}
@@ -145,15 +168,18 @@ func full(seed uint64) []scenario {
 				out = append(out, scenario{op: op, what: what, when: at(time.Duration(rng.Int64N(int64(op.lasts()))).Round(time.Millisecond))})
 			}
 		}
+		for _, how := range []weather{failsBefore, failsAfter, throttled, answerLost} {
+			out = append(out, scenario{op: op, what: often(how)})
+		}
 		for _, action := range op.actions() {
-			for _, how := range []func(string) strike{failsBefore, failsAfter, throttled, late, answerLost} {
+			for _, how := range []weather{failsBefore, failsAfter, throttled, late, answerLost} {
 				out = append(out, scenario{op: op, what: how(action)})
 			}
 		}
 		for _, action := range op.changes() {
 			out = append(out, scenario{op: op, what: workerKill, when: inCall(action)}, scenario{op: op, what: everything, when: inCall(action)})
 		}
-		if op != growOp {
+		if op == shrinkOp || op == appendOp {
 			out = append(out, scenario{op: op, what: vanishes})
 		}
 	}

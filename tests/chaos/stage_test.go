@@ -20,28 +20,38 @@ import (
 	"github.com/ebb-storage/ebb/tests/lab"
 )
 
-// What a scenario's disk is like. The throttle makes the copy last some seconds.
+// What a scenario's disk is like. The throttle makes a copy that is to be struck
+// last some seconds. The timeouts are shorter than by default; a node that is cut
+// off boots within nodeTimeout, one that is dead is not waited for as long.
 const (
 	diskSize     = "8GiB"
 	fillBytes    = 100 << 20
 	throttleMiBs = 16
 	pressureFill = 500 << 20
+	nodeTimeout  = 15 * time.Second
+	deadTimeout  = 5 * time.Second
 	limit        = 7 * time.Minute // of a scenario
 	opLimit      = 5 * time.Minute // of its operation
 )
 
-// world is the lab all scenarios run on.
+// world is one lane: its scenarios run one after the other on the same lab. One
+// that fails leaves its lab to be looked at; the next one gets a new one.
 type world struct {
-	lab  *lab.Lab
-	runs []row
+	dir    string
+	seed   int64
+	report *report
+	labs   int      // made so far
+	lab    *lab.Lab // nil: none yet, or it was given up
 }
 
 // row of the table of what was run.
 type row struct {
 	scenario string
 	outcome  contract.Outcome
+	prepare  time.Duration
 	took     time.Duration // the operation
-	all      time.Duration // with the disk's making and the checks
+	check    time.Duration
+	remove   time.Duration
 	stall    time.Duration // longest write
 	acked    uint64
 	failed   bool
@@ -61,28 +71,26 @@ type stage struct {
 }
 
 // run plays one scenario.
-func (w *world) run(t *testing.T, n int, sc scenario) {
+func (w *world) run(t *testing.T, sc scenario) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	began := time.Now()
-	s := &stage{w: w, name: fmt.Sprintf("c%d", n), fs: []string{"xfs", "ext4"}[n%2]}
+	require.NoError(t, w.whole(ctx))
+	s := &stage{w: w, name: fmt.Sprintf("c%d", sc.number), fs: []string{"xfs", "ext4"}[sc.number%2]}
 	r := row{scenario: sc.String(), failed: true}
 	defer func() {
-		r.all = time.Since(began)
-		w.runs = append(w.runs, r)
+		w.report.add(r)
 		if t.Failed() {
 			s.explain(t)
+			require.NoError(t, w.close())
+			return
 		}
 		w.lab.EC2.ClearFaults()
 		w.lab.EC2.SetStaleDescribe(0)
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		if s.writer != nil {
-			_ = s.writer.stop(clean)
-		}
-		require.NoError(t, w.lab.Ensure(clean))
 	}()
+	began := time.Now()
+	lap := func(d *time.Duration) { *d, began = time.Since(began), time.Now() }
 	require.NoError(t, s.prepare(ctx, sc))
+	lap(&r.prepare)
 	if sc.op == appendOp {
 		w.lab.EC2.AddFault(refuseModify)
 	}
@@ -92,7 +100,6 @@ func (w *world) run(t *testing.T, n int, sc scenario) {
 	if m, ok := sc.when.(inCall); ok {
 		m.arm(s)
 	}
-	start := time.Now()
 	require.NoError(t, s.begin(ctx, sc))
 	if sc.what.do != nil {
 		require.NoError(t, sc.when.wait(ctx, s), "the moment did not come")
@@ -103,14 +110,17 @@ func (w *world) run(t *testing.T, n int, sc scenario) {
 	if sc.op == pressureOp {
 		require.NoError(t, s.filled(ctx))
 	}
-	r.took, r.outcome = time.Since(start), result.Outcome
+	lap(&r.took)
+	r.outcome = result.Outcome
 	require.Contains(t, sc.outcomes(), result.Outcome, "%+v", result)
 	err = s.check(ctx, sc, result)
+	lap(&r.check)
 	r.stall, r.acked = time.Duration(s.writer.total.LongestStallMS)*time.Millisecond, s.writer.total.Acked
 	require.NoError(t, err)
 	require.True(t, s.met(), "the call that was to go wrong was not made")
 	w.lab.EC2.ClearFaults()
 	require.NoError(t, s.remove(ctx))
+	lap(&r.remove)
 	r.failed = false
 }
 
@@ -119,7 +129,7 @@ func (s *stage) prepare(ctx context.Context, sc scenario) error {
 	l := s.w.lab
 	mount := "/tmp/" + s.name
 	backing := "2GiB"
-	if sc.op != shrinkOp {
+	if sc.op != shrinkOp { // foldOp's is grown below
 		backing = "1GiB"
 	}
 	var r contract.Result
@@ -137,10 +147,35 @@ func (s *stage) prepare(ctx context.Context, sc scenario) error {
 	if _, err := l.Sh(ctx, s.node, fmt.Sprintf("%s write %s %s -bytes 1048576 -until %d", l.Bin("ackwriter"), mount, s.writer.journal, fill)); err != nil {
 		return err
 	}
+	if sc.op == foldOp {
+		if err := s.unfold(ctx); err != nil {
+			return err
+		}
+	}
 	if s.before, err = s.measure(ctx); err != nil {
 		return err
 	}
 	return s.writer.start(ctx, s.node)
+}
+
+// unfold brings the disk from one volume to two.
+func (s *stage) unfold(ctx context.Context) error {
+	c, err := s.w.lab.Client(ctx)
+	if err != nil {
+		return err
+	}
+	s.w.lab.EC2.AddFault(refuseModify)
+	defer s.w.lab.EC2.ClearFaults()
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: contract.WorkflowID(s.disk), TaskQueue: contract.ControlQueue},
+		contract.GrowWorkflow, contract.GrowInput{Disk: s.disk, ToGiB: 2, Reason: "a second volume"})
+	if err != nil {
+		return err
+	}
+	var r contract.Result
+	if err := run.Get(ctx, &r); err != nil || r.Outcome != contract.Done || len(r.Volumes) != 2 {
+		return fmt.Errorf("give the disk a second volume: %+v, %w", r, err)
+	}
+	return nil
 }
 
 // begin starts the operation. Its node is missed sooner than by default.
@@ -153,11 +188,18 @@ func (s *stage) begin(ctx context.Context, sc scenario) error {
 	if sc.op == pressureOp {
 		return s.pressed(ctx, c)
 	}
-	set := contract.Settings{NodeTimeout: 15 * time.Second}
+	set := contract.Settings{NodeTimeout: nodeTimeout, HeartbeatTimeout: contract.LeastHeartbeat}
+	if sc.what.name == nodeDies.name {
+		set.NodeTimeout = deadTimeout
+	}
 	var in any
 	switch sc.op {
-	case shrinkOp:
-		in = contract.ShrinkInput{Disk: s.disk, ToGiB: 1, ThrottleMiBs: throttleMiBs, GracePeriod: time.Second, Settings: set}
+	case shrinkOp, foldOp:
+		shrink := contract.ShrinkInput{Disk: s.disk, ToGiB: 1, GracePeriod: time.Second, Settings: set}
+		if sc.inCopy() {
+			shrink.ThrottleMiBs = throttleMiBs
+		}
+		in = shrink
 	default:
 		in = contract.GrowInput{Disk: s.disk, ToGiB: 2, Reason: "chaos", Settings: set}
 	}

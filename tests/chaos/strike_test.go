@@ -113,7 +113,9 @@ func storm(seed uint64) strike {
 // again is how often a call fails: more often than the SDK tries by itself.
 const again = 4
 
-// The ways in which calls of an EC2 action go wrong.
+// weather is a way in which calls of an EC2 action go wrong.
+type weather = func(action string) strike
+
 func failsBefore(action string) strike {
 	return fault("fails before its effect", ec2sim.Fault{Action: action, Code: "InternalError", Status: 500, Count: again})
 }
@@ -137,6 +139,27 @@ func answerLost(action string) strike {
 func fault(name string, f ec2sim.Fault) strike {
 	f.ID = armed
 	return strike{name: f.Action + " " + name, arm: func(s *stage) { s.w.lab.EC2.AddFault(f) }}
+}
+
+// often makes whatever is called go wrong again and again: four calls in a row,
+// then some go well.
+func often(how weather) strike {
+	one := how("")
+	return strike{name: "any call" + one.name + " often", arm: func(s *stage) {
+		one.arm(s)
+		rng := rand.New(rand.NewPCG(uint64(s.w.seed), 2))
+		for _, f := range s.w.lab.EC2.Faults() {
+			if f.ID != armed {
+				continue
+			}
+			f.Skip = 3
+			for i := range 30 {
+				s.w.lab.EC2.AddFault(f)
+				f.ID = fmt.Sprintf("%s-%d", armed, i)
+				f.Skip += again + 6 + rng.IntN(25)
+			}
+		}
+	}}
 }
 
 // armed is the fault of a scenario.
