@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +115,9 @@ func (w *world) run(t *testing.T, sc scenario) {
 	lap(&r.took)
 	r.outcome = result.Outcome
 	require.Contains(t, sc.outcomes(), result.Outcome, "%+v", result)
+	if result.Outcome == contract.Refused {
+		require.Equal(t, contract.NodeUnknown, result.Refusal.Code, "%+v", result)
+	}
 	err = s.check(ctx, sc, result)
 	lap(&r.check)
 	r.stall, r.acked = time.Duration(s.writer.total.LongestStallMS)*time.Millisecond, s.writer.total.Acked
@@ -298,7 +303,7 @@ func (s *stage) remove(ctx context.Context) error {
 
 // explain tells what is known about a failure.
 func (s *stage) explain(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	t.Logf("disk %s (%s) on %s", s.disk, s.fs, lab.NodeID(s.node))
 	if s.run != nil {
@@ -309,6 +314,7 @@ func (s *stage) explain(t *testing.T) {
 	}
 	for i, n := range s.w.lab.Nodes {
 		if n.Running() {
+			t.Logf("%s: %s", n.ID(), s.clock(i))
 			out, err := s.w.lab.Sh(ctx, i, "dmsetup info -c --noheadings -o name,suspended,open; dmsetup status; grep /tmp/c /proc/mounts || true")
 			t.Logf("%s: %v\n%s", n.ID(), err, out)
 		}
@@ -323,6 +329,44 @@ func (s *stage) explain(t *testing.T) {
 		})
 		t.Logf("%s.log:\n%s", name, strings.Join(lines[max(0, len(lines)-40):], "\n"))
 	}
+}
+
+// clock says whether time passes in a node: a User Mode Linux may lose its timer.
+func (s *stage) clock(i int) string {
+	ticks := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_, err := s.w.lab.Sh(ctx, i, "sleep 0.1")
+		return err
+	}
+	err := ticks()
+	if err == nil {
+		return "time passes"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "time does not pass: %v", err)
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range dirs {
+		cmd, _ := os.ReadFile(f)
+		if !strings.Contains(string(cmd), "uml_dir="+s.w.lab.Nodes[i].Dir()) {
+			continue
+		}
+		for _, name := range []string{"timers", "status", "wchan", "stat"} {
+			v, _ := os.ReadFile(filepath.Join(filepath.Dir(f), name))
+			if name == "status" {
+				v = []byte(strings.Join(slices.DeleteFunc(strings.Split(string(v), "\n"), func(l string) bool {
+					return !strings.HasPrefix(l, "Sig") && !strings.HasPrefix(l, "Shd") && !strings.HasPrefix(l, "State")
+				}), "\n"))
+			}
+			fmt.Fprintf(&b, "\n%s %s: %s", filepath.Dir(f), name, v)
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && strings.Contains(string(cmd), "linux.uml") {
+			_ = syscall.Kill(pid, syscall.SIGALRM)
+			fmt.Fprintf(&b, "\nafter a SIGALRM to %d: %v", pid, ticks())
+			return b.String()
+		}
+	}
+	return b.String()
 }
 
 // history is the operation's events in short.
