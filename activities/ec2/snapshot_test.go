@@ -55,42 +55,43 @@ func TestSnapshotIsMadeOnceWhileDescribesLag(t *testing.T) {
 	}
 }
 
+// hide makes describes answer from before what comes next, until show.
+func (f fixture) hide() {
+	f.t.Helper()
+	require.NoError(f.t, f.sim.Advance(time.Hour))
+	f.sim.SetStaleDescribe(30 * time.Minute)
+}
+
+func (f fixture) show() { require.NoError(f.t, f.sim.Advance(time.Hour)) }
+
 // TestSnapshotsMadeTwiceAreTidied: when describes lag longer than anyone counts
 // on, the older set of one moment is kept whole and the other goes; nothing else
 // is touched.
 func TestSnapshotsMadeTwiceAreTidied(t *testing.T) {
-	f := stale(t, 400*time.Millisecond, 100*time.Millisecond)
-	vols := f.attached(2)
-	in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: vols, Move: "run-1"}
+	f := stale(t, 0, 100*time.Millisecond)
+	in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: f.attached(2), Move: "run-1"}
 	other := in
 	other.Move = "run-0"
-	keep := map[string]bool{}
 	_, err := f.SnapshotDisk(t.Context(), other)
-	require.Error(t, err, "EC2 does not show it in time")
-	for _, s := range f.sim.Snapshots() {
-		keep[s.ID] = true
-	}
-	require.Len(t, keep, 2)
-
-	_, err = f.SnapshotDisk(t.Context(), in)
-	require.Error(t, err)
-	for _, s := range f.sim.Snapshots() {
-		keep[s.ID] = true
-	}
-	require.Len(t, keep, 4, "the first set")
-	_, err = f.SnapshotDisk(t.Context(), in)
-	require.Error(t, err)
-	require.Len(t, f.sim.Snapshots(), 6, "made twice")
-
-	require.NoError(t, f.until(func() error { _, err = f.SnapshotDisk(t.Context(), in); return err }))
-	require.Eventually(t, func() bool {
-		out, err := f.SnapshotDisk(t.Context(), in)
-		require.NoError(t, err)
-		for _, id := range out.Snapshots {
-			require.True(t, keep[id], "the older set is kept")
+	require.NoError(t, err)
+	f.hide()
+	keep := map[string]bool{}
+	for _, want := range []int{4, 6} {
+		_, err := f.SnapshotDisk(t.Context(), in)
+		require.Error(t, err, "EC2 does not show it in time")
+		require.Len(t, f.sim.Snapshots(), want)
+		for _, s := range f.sim.Snapshots() {
+			keep[s.ID] = keep[s.ID] || want == 4
 		}
-		return len(f.sim.Snapshots()) == 4
-	}, 5*time.Second, 20*time.Millisecond)
+	}
+	f.show()
+	out, err := f.SnapshotDisk(t.Context(), in)
+	require.NoError(t, err)
+	require.Len(t, out.Snapshots, 2)
+	for _, id := range out.Snapshots {
+		require.True(t, keep[id], "the older set is kept")
+	}
+	require.Len(t, f.sim.Snapshots(), 4)
 	for _, s := range f.sim.Snapshots() {
 		require.True(t, keep[s.ID])
 	}
@@ -98,16 +99,18 @@ func TestSnapshotsMadeTwiceAreTidied(t *testing.T) {
 
 // TestSnapshotWithoutPermissionToDelete: a duplicate that stays is no failure.
 func TestSnapshotWithoutPermissionToDelete(t *testing.T) {
-	f := stale(t, 400*time.Millisecond, 100*time.Millisecond)
+	f := stale(t, 0, 100*time.Millisecond)
 	in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: f.attached(1), Move: "run-1"}
+	f.hide()
 	for range 2 {
 		_, err := f.SnapshotDisk(t.Context(), in)
 		require.Error(t, err)
 	}
-	require.Len(t, f.sim.Snapshots(), 2)
+	f.show()
 	f.sim.AddFault(ec2sim.Fault{Action: "DeleteSnapshot", Code: "UnauthorizedOperation", Count: -1})
-	require.NoError(t, f.until(func() error { _, err := f.SnapshotDisk(t.Context(), in); return err }))
-	require.GreaterOrEqual(t, len(f.sim.Snapshots()), 2)
+	_, err := f.SnapshotDisk(t.Context(), in)
+	require.NoError(t, err)
+	require.Len(t, f.sim.Snapshots(), 2)
 }
 
 // TestModificationIsNotSpentTwice: a second run waits for the first one's
