@@ -359,6 +359,24 @@ func TestShrinkRehome(t *testing.T) {
 		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
 		w.intact(nodeB)
 	})
+	t.Run("dead before the attachment", func(t *testing.T) {
+		w := made(t)
+		w.hook = func(name string, _ int, after bool) error {
+			if name != "AttachVolume" || after || w.count(name) > 1 {
+				return nil
+			}
+			w.mu.Lock()
+			w.dead[nodeA] = true
+			w.instances[nodeA].State = "stopped"
+			w.mu.Unlock()
+			w.nodes.Off(nodeA)
+			w.env.SignalWorkflow(contract.SignalRehome, contract.RehomeInput{Node: nodeB, Dead: true})
+			return contract.Refuse(contract.NodeUnknown, "instance %s is stopped", nodeA)
+		}
+		r := w.run(contract.ShrinkWorkflow, shrinkIn)
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		w.intact(nodeB)
+	})
 	t.Run("refused", func(t *testing.T) {
 		w := made(t)
 		w.at("VerifyMove", contract.SignalRehome, contract.RehomeInput{Node: nodeC})

@@ -28,10 +28,21 @@ func (op *operation) step(ctx workflow.Context, phase contract.Phase, how sharin
 			return err
 		}
 		err := op.locked(ctx, how, fn)
-		if !errors.Is(err, errYield) {
+		if !errors.Is(err, errYield) && !op.overtaken(ctx, err) {
 			return err
 		}
 	}
+}
+
+// overtaken says that a refusal is about a node which the disk is to leave: a
+// dead one, to which nothing can be attached, while it is said where to go.
+func (op *operation) overtaken(ctx workflow.Context, err error) bool {
+	r, refused := contract.AsRefusal(err)
+	if !refused || r.Code != contract.NodeUnknown {
+		return false
+	}
+	op.hear(ctx)
+	return op.signals.rehome != nil && op.stopped() == nil
 }
 
 func (op *operation) locked(ctx workflow.Context, how sharing, fn func() error) error {
