@@ -84,6 +84,16 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 	}
 	size := v.active.head.SizeBytes / sector
 	table := dm.Linear(0, size, old.Dev, 0)
+	if stale, err := m.unmirrored(d); err != nil {
+		return err
+	} else if stale && v.moving() {
+		// The disk runs without its mirror: what it wrote meanwhile is not in the
+		// log, which must never be believed again.
+		m.Logger.Error("the disk runs beside its mirror; its copy begins anew", "disk", d, "move", v.active.head.Move)
+		if err := m.save(ctx, v.active, endMove); err != nil {
+			return err
+		}
+	}
 	if v.moving() {
 		n := v.incoming
 		if n.head.SizeBytes != v.active.head.SizeBytes {
@@ -102,7 +112,7 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 		if table, err = mirrorTable(n.head, log, old, thin); err != nil {
 			return err
 		}
-		startThrottle(n.head)
+		m.holdBack(d, n.head)
 	} else if v.active.head.Move != "" && v.active.head.MovePhase != format.NoMove {
 		// The incoming generation is gone or its log was never finished. This
 		// one is complete (I4); forget the move, so that a late return of the
@@ -110,6 +120,9 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 		if err := m.save(ctx, v.active, endMove); err != nil {
 			return err
 		}
+	}
+	if !v.moving() {
+		m.unthrottle(d)
 	}
 	_, known := h.resumed[v.active.head.Move]
 	if err = m.ensureTop(h, d, table); err != nil || known || !v.moving() {
@@ -122,8 +135,28 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 	return err
 }
 
-// endMove clears a move from an active header.
+// unmirrored tells that the disk is in use on this node without a mirror.
+func (m *Manager) unmirrored(d contract.DiskID) (bool, error) {
+	top, err := m.DM.Info(topName(d))
+	if errors.Is(err, dm.ErrNotFound) || err == nil && !top.ActivePresent {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_, mirrored, err := m.mirrorState(d)
+	return !mirrored, err
+}
+
+// endMove clears a move from the header of the backing that stays. When a commit
+// had begun, the new generation's header may have become active without our
+// knowing (a lost acknowledgement, a volume that cannot be read now): this one
+// then takes a generation above it, so that the highest active generation is the
+// truth in every case.
 func endMove(h *format.Header) {
+	if h.MovePhase == format.Committing {
+		h.Generation = max(h.Generation, h.PeerGen) + 1
+	}
 	h.Move, h.MovePhase, h.Peer, h.PeerGen = "", format.NoMove, "", 0
 }
 

@@ -148,6 +148,7 @@ func (m *Manager) syncedLocked(ctx context.Context, in contract.MoveInput, h *ha
 	if err != nil {
 		return nil, err
 	}
+	v.prefer(in.Move)
 	if v.active.head.Move == in.Move && v.active.head.MovePhase == format.NoMove {
 		return nil, nil
 	}
@@ -285,6 +286,7 @@ func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contrac
 	if err != nil {
 		return none, err
 	}
+	v.prefer(in.Move)
 	if v.active.head.Move == in.Move && v.active.head.MovePhase == format.NoMove {
 		return none, contract.Refuse(contract.MoveFailed, "move %s is committed: generation %d is the disk now", in.Move, v.active.head.Generation).
 			WithDisk(in.Disk).WithNext("let the operation finish")
@@ -319,19 +321,11 @@ func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contrac
 
 // fallBack returns the disk to its old backing for good. The header comes
 // first: once it has forgotten the move no assembly can take the incoming
-// generation's log, which is about to become stale, for a resumable one. When a
-// commit had begun, the new generation's header may have become active without
-// our knowing (a lost acknowledgement): the old one then takes a generation
-// above it, so the highest active generation is the truth in every case.
+// generation's log, which is about to become stale, for a resumable one.
 func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) error {
 	ctx = context.WithoutCancel(ctx)
 	a := h.view.active
-	if err := m.save(ctx, a, func(h *format.Header) {
-		if h.MovePhase == format.Committing {
-			h.Generation = max(h.Generation, h.PeerGen) + 1
-		}
-		endMove(h)
-	}); err != nil {
+	if err := m.save(ctx, a, endMove); err != nil {
 		// One of the two must forget the move durably before the swap, else the
 		// log goes stale unnoticed. Until one does, the mirror stays: it holds
 		// writes, it loses none.
@@ -354,6 +348,7 @@ func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) er
 	if n := h.view.incoming; n != nil {
 		m.failWhenFull(n)
 	}
+	m.unthrottle(d)
 	return m.ensureTop(h, d, dm.Linear(0, a.head.SizeBytes/sector, old.Dev, 0))
 }
 

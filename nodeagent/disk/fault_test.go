@@ -360,3 +360,72 @@ func TestNodeFullPoolWaits(t *testing.T) {
 	<-done
 	b.check(contract.Ext4)
 }
+
+// TestNodeNewVolumeFailsWhileCommitting: the agent dies between the headers of a
+// commit, and then the new volume. Nobody can read any more whether its header
+// had become active; but the mirror runs, so the old volume has everything. The
+// next agent takes it, above whatever the new one may say when it comes back.
+func TestNodeNewVolumeFailsWhileCommitting(t *testing.T) {
+	for _, step := range []string{"committing", "committed"} {
+		t.Run(step, func(t *testing.T) {
+			b := newBench(t)
+			b.create(contract.XFS, 8*gib, gib)
+			b.fill(20 * mib)
+			in := contract.MoveInput{Disk: b.disk, Move: "m-1"}
+			vol := b.volume(gib)
+			b.dieAt(step, in, vol)
+			stop := b.writer(0)
+			b.host.SetFault(vol, node.Fault{Kind: node.FaultError})
+			require.Eventually(t, func() bool {
+				_, s, err := b.dm.Status("ebb-" + string(b.disk))
+				require.NoError(t, err)
+				st, err := dm.ParseMirror(s[0].Params)
+				return err == nil && !st.AllAlive()
+			}, 30*time.Second, 10*time.Millisecond)
+			b.restart()
+			_, err := b.Reconcile(t.Context())
+			require.NoError(t, err)
+			stop()
+			_, err = b.AbortMove(t.Context(), in)
+			require.NoError(t, err)
+			b.fill(10 * mib)
+			b.host.SetFault(vol, node.Fault{})
+			require.NoError(t, b.Disassemble(t.Context(), b.disk))
+			b.restart()
+			_, err = b.Reconcile(t.Context())
+			require.NoError(t, err)
+			require.EqualValues(t, 3, b.generation(), "above both")
+			b.check(contract.XFS)
+		})
+	}
+}
+
+// TestNodeDiskBesideItsMirror: the disk ran without its mirror while both headers
+// say that a copy is under way (a hand has been at work). The log is stale: it is
+// not taken up again.
+func TestNodeDiskBesideItsMirror(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 8*gib, gib)
+	b.fill(20 * mib)
+	in := b.prepare("m-1", gib)
+	_, err := b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	top := "ebb-" + string(b.disk)
+	old, err := b.dm.Info(top + "-g1")
+	require.NoError(t, err)
+	_, err = b.dm.Load(top, false, dm.Linear(0, uint64(8*gib/512), old.Dev, 0))
+	require.NoError(t, err)
+	_, err = b.dm.Resume(top, dm.ResumeFlags{NoFlush: true, Internal: true})
+	require.NoError(t, err)
+	b.fill(20 * mib) // the new volume misses this
+	b.restart()
+	_, err = b.Reconcile(t.Context())
+	require.NoError(t, err)
+	_, err = b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	_, err = b.CommitMove(t.Context(), in)
+	require.NoError(t, err)
+	_, err = b.RetireBacking(t.Context(), in)
+	require.NoError(t, err)
+	b.check(contract.XFS)
+}

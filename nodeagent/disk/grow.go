@@ -201,8 +201,10 @@ func (m *Manager) Expand(ctx context.Context, in contract.ExpandDiskInput) (cont
 	return m.measure(ctx, in.Disk, h)
 }
 
-// Trim gives the filesystem's free blocks back to the pool. It does not hold the
-// disk's lock: a trim can take minutes.
+// Trim gives the filesystem's free blocks back to the pool, except during a move:
+// a discard passes the mirror's copy of the same region, and may leave the legs
+// different in blocks that nobody owns, which the verification would have to
+// refuse. It does not hold the disk's lock: a trim can take minutes.
 func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDiskResult, error) {
 	var out contract.TrimDiskResult
 	top, err := m.DM.Info(topName(d))
@@ -213,7 +215,7 @@ func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDis
 	if err != nil {
 		return out, err
 	}
-	if ok {
+	if ok && !m.copying(d) {
 		if out.TrimmedBytes, err = m.trim(ctx, d, mnt); err != nil {
 			return out, err
 		}
@@ -235,6 +237,12 @@ func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDis
 	}
 	out.Measurement, err = m.measure(ctx, d, h)
 	return out, err
+}
+
+// copying tells whether a disk's mirror runs.
+func (m *Manager) copying(d contract.DiskID) bool {
+	_, mirrored, err := m.mirrorState(d)
+	return err == nil && mirrored
 }
 
 // trim trims where the pool has anything to give back.

@@ -33,8 +33,11 @@ type Options struct {
 // goroutines; those on one disk take turns.
 type Manager struct {
 	Options
-	mu    sync.Mutex
-	disks map[contract.DiskID]*handle
+	mu      sync.Mutex
+	disks   map[contract.DiskID]*handle
+	percent map[contract.DiskID]float64 // by disk with a throttled copy: kcopyd's share of time
+
+	loading sync.Mutex // see load
 }
 
 // handle is one disk's lock and what is remembered between calls. Nothing in it
@@ -73,7 +76,7 @@ func NewManager(o Options) (*Manager, error) {
 		return nil, contract.Refuse(contract.NodeUnsupported, "the dm-thin-pool module is not loaded").
 			WithNext("run ebb preflight")
 	}
-	return &Manager{Options: o, disks: map[contract.DiskID]*handle{}}, nil
+	return &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}}, nil
 }
 
 // lock takes a disk's lock, when no swap is under way. The caller unlocks the

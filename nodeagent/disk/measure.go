@@ -112,7 +112,7 @@ func (m *Manager) measure(ctx context.Context, d contract.DiskID, h *handle) (co
 // volumes are still attached.
 func (m *Manager) retiring(v *view) *backing {
 	for _, o := range v.older {
-		if v.active.head.Move != "" && o.head.Generation < v.active.head.Generation && o.head.Generation == v.active.head.PeerGen {
+		if v.active.head.Move != "" && o.vols[0] == v.active.head.Peer {
 			return o
 		}
 	}

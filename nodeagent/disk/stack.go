@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func (m *Manager) ensureTop(h *handle, d contract.DiskID, table dm.Target) error
 
 // replace swaps a table in by the one RESUME ioctl (I3).
 func (m *Manager) replace(name string, table ...dm.Target) (dm.Info, error) {
-	if _, err := m.DM.Load(name, false, table...); err != nil {
+	if err := m.load(name, table...); err != nil {
 		return dm.Info{}, err
 	}
 	info, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})
@@ -88,6 +89,28 @@ func (m *Manager) replace(name string, table ...dm.Target) (dm.Info, error) {
 		_ = m.DM.Clear(name)
 	}
 	return info, err
+}
+
+// copyJobKiB is how much kcopyd takes at a time. Eight such jobs are in flight,
+// and a writer's request waits behind them (docs/design.md has the measurement).
+const copyJobKiB = "32"
+
+// copyJobParam is there since Linux 5.3; the default is 512.
+const copyJobParam = "/sys/module/dm_mod/parameters/kcopyd_subjob_size_kb"
+
+// load loads a table. The kernel reads the size of a copy's jobs from a host-wide
+// parameter in the moment in which a mirror is loaded, so the parameter is put
+// back at once. Without it a copy only disturbs more.
+func (m *Manager) load(name string, table ...dm.Target) error {
+	m.loading.Lock()
+	defer m.loading.Unlock()
+	if len(table) == 1 && table[0].Type == "mirror" {
+		if was, err := os.ReadFile(copyJobParam); err == nil && os.WriteFile(copyJobParam, []byte(copyJobKiB), 0o644) == nil {
+			defer func() { _ = os.WriteFile(copyJobParam, bytes.TrimSpace(was), 0o644) }()
+		}
+	}
+	_, err := m.DM.Load(name, false, table...)
+	return err
 }
 
 // sameTable compares what decides where data goes. The kernel prints a

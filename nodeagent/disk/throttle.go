@@ -3,8 +3,6 @@ package disk
 import (
 	"os"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -16,84 +14,81 @@ import (
 // about one region a second through.
 const throttleParam = "/sys/module/dm_mirror/parameters/raid1_resync_throttle"
 
-// throttles counts the running copies of this process, so that the last one
-// restores full speed.
-var throttles struct {
-	sync.Mutex
-	running int
-}
-
 // throttle steers the knob towards a wanted rate, for one running copy.
 type throttle struct {
-	percent float64
-	last    time.Time
+	m    *Manager
+	disk contract.DiskID
+	last time.Time
 }
 
-func (m *Manager) throttle() *throttle {
-	throttles.Lock()
-	defer throttles.Unlock()
-	throttles.running++
-	return &throttle{percent: readThrottle()}
+// setThrottle sets one disk's share. The knob is shared: the slowest wish wins.
+// It holds until the move ends, also while no activity steers it.
+func (m *Manager) setThrottle(d contract.DiskID, percent float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.percent[d] = percent
+	m.applyThrottle()
 }
 
-func (t *throttle) release() {
-	throttles.Lock()
-	defer throttles.Unlock()
-	if throttles.running--; throttles.running == 0 {
-		setThrottle(100)
+// unthrottle forgets a disk's share.
+func (m *Manager) unthrottle(d contract.DiskID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.percent[d]; ok {
+		delete(m.percent, d)
+		m.applyThrottle()
 	}
 }
 
-// control moves the knob a little towards the wanted rate. With several copies
-// on a node the slowest wish wins, roughly: the knob is shared.
+func (m *Manager) applyThrottle() {
+	least := 100.0
+	for _, p := range m.percent {
+		least = min(least, p)
+	}
+	// Without the knob a copy runs at full speed: slower is a wish, not a promise.
+	_ = os.WriteFile(throttleParam, []byte(strconv.Itoa(int(least))), 0o644)
+}
+
+// share is a disk's present share.
+func (m *Manager) share(d contract.DiskID) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p, ok := m.percent[d]; ok {
+		return p
+	}
+	return 100
+}
+
+// control moves the knob a little towards the wanted rate.
 func (t *throttle) control(h *format.Header, rateMiBs float64) {
 	if now := time.Now(); now.Sub(t.last) >= time.Second/2 {
 		t.last = now
 	} else {
 		return
 	}
-	want := t.percent
+	now := t.m.share(t.disk)
+	want := now
 	switch {
 	case h.Paused:
 		want = 0
 	case h.ThrottleMiBs == 0:
 		want = 100
 	case rateMiBs > 0:
-		want = min(100, max(1, max(t.percent, 1)*min(2, max(0.5, float64(h.ThrottleMiBs)/rateMiBs))))
+		want = min(100, max(1, max(now, 1)*min(2, max(0.5, float64(h.ThrottleMiBs)/rateMiBs))))
 	}
-	if int(want) != int(t.percent) {
-		setThrottle(int(want))
-	}
-	t.percent = want
+	t.m.setThrottle(t.disk, want)
 }
 
-// startThrottle holds a copy that the kernel takes up by itself (after a boot)
-// back until an Evacuate steers it: one that was paused or throttled must not
-// run free meanwhile.
-func startThrottle(h *format.Header) {
+// holdBack holds a copy that the kernel takes up by itself (after a boot) back
+// until an Evacuate steers it: one that was paused or throttled must not run free
+// meanwhile.
+func (m *Manager) holdBack(d contract.DiskID, h *format.Header) {
 	switch {
 	case h.Paused:
-		setThrottle(0)
+		m.setThrottle(d, 0)
 	case h.ThrottleMiBs > 0:
-		setThrottle(5)
+		m.setThrottle(d, min(5, m.share(d)))
 	}
-}
-
-func readThrottle() float64 {
-	b, err := os.ReadFile(throttleParam)
-	if err != nil {
-		return 100
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return 100
-	}
-	return float64(n)
-}
-
-func setThrottle(percent int) {
-	// Without the knob a copy runs at full speed: slower is a wish, not a promise.
-	_ = os.WriteFile(throttleParam, []byte(strconv.Itoa(percent)), 0o644)
 }
 
 // tracker turns positions into progress.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/dm"
 	"github.com/ebb-storage/ebb/nodeagent/format"
 	"github.com/ebb-storage/ebb/nodeagent/volume"
 )
@@ -22,8 +23,10 @@ type backing struct {
 // view is a disk as the headers of the attached volumes show it.
 type view struct {
 	active   *backing   // highest complete active generation; nil: none
-	incoming *backing   // the incoming generation, if one is complete; nil: none
-	older    []*backing // active or retired generations below active
+	incoming *backing   // the complete incoming generation that counts; nil: none
+	older    []*backing // complete generations that are retired, or should be
+
+	incomings []*backing // all complete ones, oldest first
 }
 
 // find is one attached volume with what its header says.
@@ -75,126 +78,180 @@ func (m *Manager) look(ctx context.Context, d contract.DiskID) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lookIn(finds, d)
+	_, live, err := m.mirrorState(d)
+	if err != nil && !errors.Is(err, dm.ErrNotFound) {
+		return nil, err
+	}
+	return lookIn(finds, d, live)
 }
 
-func lookIn(finds []find, d contract.DiskID) (*view, error) {
-	type place struct {
-		gen   uint64
-		index uint32
-		move  string // of an incoming member: leftovers of earlier moves may share its generation
-	}
-	at := func(h *format.Header, index uint32) place {
-		p := place{gen: h.Generation, index: index}
-		if h.Role == format.Incoming {
-			p.move = h.Move
-		}
-		return p
-	}
-	places := map[place]find{}
+// lookIn is look on given volumes. live says that the disk's mirror runs on this
+// node: then its old backing has every acknowledged write, whatever the headers
+// of an unfinished commit leave open.
+//
+// Member 0's header is the authority on its backing. The others are written
+// before it, so after a crash in between they may be a step ahead: they are
+// known by the volume id that member 0 lists, their place and the generation
+// they were born as, and nothing else they say counts.
+func lookIn(finds []find, d contract.DiskID, live bool) (*view, error) {
+	ours, broken := map[string]find{}, map[string]error{}
+	var ids []string
 	var clones []find
 	for _, f := range finds {
-		if f.head == nil || f.head.Disk != string(d) {
-			continue
-		}
-		if f.head.Members[f.head.Index].Volume != f.ID {
+		switch {
+		case f.head == nil && !errors.Is(f.err, format.ErrBlank) && !errors.Is(f.err, format.ErrForeign):
+			broken[f.ID] = f.err
+		case f.head == nil || f.head.Disk != string(d):
+		case f.head.Members[f.head.Index].Volume != f.ID:
 			clones = append(clones, f)
-			continue
+		default:
+			ours[f.ID] = f
+			ids = append(ids, f.ID)
 		}
-		p := at(f.head, f.head.Index)
-		if other, ok := places[p]; ok {
-			return nil, contract.Refuse(contract.DuplicateGeneration, "volumes %s and %s both say they are member %d of generation %d",
-				other.ID, f.ID, p.index, p.gen).WithDisk(d).WithVolume(f.ID).
-				WithNext("detach the one that does not belong here; compare the tags %s and %s in EC2", contract.TagDisk, contract.TagGeneration)
-		}
-		places[p] = f
 	}
+	slices.Sort(ids)
 	for _, c := range clones {
-		p := at(c.head, c.head.Index)
-		if o, ok := places[p]; ok {
+		if o, ok := ours[c.head.Members[c.head.Index].Volume]; ok {
 			return nil, contract.Refuse(contract.DuplicateGeneration, "volume %s is a copy of %s, which is attached too", c.ID, o.ID).
 				WithDisk(d).WithVolume(c.ID).WithNext("detach %s", c.ID)
 		}
 	}
+	// absent refuses for want of a volume.
+	absent := func(id, why string, args ...any) error {
+		if err := broken[id]; err != nil {
+			return headerRefusal(id, err).WithDisk(d)
+		}
+		return contract.Refuse(contract.DiskIncomplete, why, args...).WithDisk(d).WithVolume(id).WithNext("attach %s to this node", id)
+	}
 	v := &view{}
-	var missing *contract.Refusal
-	var incoming []*backing
-	for p, f := range places {
-		if p.index != 0 {
+	var lacks string    // the volume that the newest active backing lacks
+	var newest *backing // active, perhaps not complete
+	var actives []*backing
+	for _, id := range ids {
+		h := ours[id].head
+		if h.Index != 0 {
 			continue
 		}
-		b := &backing{head: f.head}
-		whole := true
-		for i, mem := range f.head.Members {
-			g, ok := places[at(f.head, uint32(i))]
-			if !ok || g.ID != mem.Volume {
-				whole = false
-				if f.head.Role == format.Active {
-					missing = contract.Refuse(contract.DiskIncomplete, "volume %s, member %d of generation %d, is not attached", mem.Volume, i, p.gen).
-						WithDisk(d).WithVolume(mem.Volume).WithNext("attach it to this node")
-				}
+		b := &backing{head: h}
+		missing := ""
+		for i, mem := range h.Members {
+			if g, ok := ours[mem.Volume]; !ok || g.head.Born != h.Born || int(g.head.Index) != i {
+				missing = mem.Volume
 				break
 			}
 			b.vols = append(b.vols, mem.Volume)
 		}
-		switch {
-		case !whole:
-		case f.head.Role == format.Active && (v.active == nil || v.active.head.Generation < p.gen):
-			if v.active != nil {
-				v.older = append(v.older, v.active)
+		switch h.Role {
+		case format.Active:
+			if newest != nil && newest.head.Generation == h.Generation {
+				return nil, contract.Refuse(contract.DuplicateGeneration, "volumes %s and %s both say they are generation %d",
+					newest.head.Members[0].Volume, id, h.Generation).WithDisk(d).WithVolume(id).
+					WithNext("detach the one that does not belong here; compare the tags %s and %s in EC2", contract.TagDisk, contract.TagGeneration)
 			}
-			v.active = b
-		case f.head.Role == format.Active, f.head.Role == format.Retired:
-			v.older = append(v.older, b)
-		default:
-			incoming = append(incoming, b)
+			if newest == nil || newest.head.Generation < h.Generation {
+				newest, lacks = b, missing
+			}
+			if missing == "" {
+				actives = append(actives, b)
+			}
+		case format.Retired:
+			if missing == "" {
+				v.older = append(v.older, b)
+			}
+		case format.Incoming:
+			if missing == "" {
+				v.incomings = append(v.incomings, b)
+			}
 		}
 	}
-	slices.SortFunc(incoming, func(a, b *backing) int { return cmp.Compare(a.head.Generation, b.head.Generation) })
-	for _, b := range incoming { // the one of the active generation's move, else the highest
-		if v.incoming == nil || v.active == nil || v.active.head.Move == "" || v.incoming.head.Move != v.active.head.Move {
+	for _, id := range ids { // a part of a backing whose authority is not here may be the newest
+		h := ours[id].head
+		if _, ok := ours[h.Members[0].Volume]; !ok && h.Role == format.Active && (newest == nil || newest.head.Generation < h.Generation) {
+			return nil, absent(h.Members[0].Volume, "volume %s, member 0 of generation %d, is not attached", h.Members[0].Volume, h.Generation)
+		}
+	}
+	if lacks != "" { // never fall back to an older one
+		return nil, absent(lacks, "volume %s of generation %d is not attached", lacks, newest.head.Generation)
+	}
+	v.active = newest
+	for _, b := range actives {
+		if b != newest {
+			v.older = append(v.older, b)
+		}
+	}
+	slices.SortStableFunc(v.older, func(a, b *backing) int { return cmp.Compare(a.head.Generation, b.head.Generation) })
+	slices.SortStableFunc(v.incomings, func(a, b *backing) int { return cmp.Compare(a.head.CreatedNS, b.head.CreatedNS) })
+	if n := len(v.incomings); n > 0 {
+		v.incoming = v.incomings[n-1]
+	}
+	if v.active == nil {
+		if err := v.headless(d, finds, clones, absent); err != nil {
+			return nil, err
+		}
+		return v, nil
+	}
+	a := v.active.head
+	for _, b := range v.incomings {
+		if b.vols[0] == a.Peer && b.head.Move == a.Move {
 			v.incoming = b
 		}
 	}
-	slices.SortFunc(v.older, func(a, b *backing) int { return cmp.Compare(a.head.Generation, b.head.Generation) })
-	if missing != nil { // an incomplete active generation may be the newest: never fall back to an older one
-		return nil, missing
-	}
-	if v.active == nil && v.incoming == nil && len(clones) > 0 {
-		c := clones[0]
-		return nil, contract.Refuse(contract.VolumeClone, "the header names volume %s: this one was made from its snapshot", c.head.Members[c.head.Index].Volume).
-			WithDisk(d).WithVolume(c.ID).WithNext("attach the original volume; a copy is used by restoring it as a disk of its own")
-	}
-	if v.active == nil && v.incoming != nil && v.incoming.head.Move != createMove {
-		return nil, contract.Refuse(contract.DiskIncomplete, "only the incoming generation %d is attached; the disk's data is on volume %s",
-			v.incoming.head.Generation, v.incoming.head.Peer).WithDisk(d).WithVolume(v.incoming.head.Peer).WithNext("attach %s to this node", v.incoming.head.Peer)
-	}
-	if v.active == nil && v.incoming == nil && len(v.older) > 0 {
-		o := v.older[len(v.older)-1]
-		return nil, contract.Refuse(contract.DiskIncomplete, "only the retired generation %d is attached", o.head.Generation).
-			WithDisk(d).WithVolume(o.vols[0]).WithNext("attach the volumes tagged %s=active", contract.TagRole)
-	}
-	// I5: between "committing" and the peer's header there is a moment in which
-	// the peer may be the truth. Without seeing it nobody can know.
-	if a := v.active; a != nil && a.head.MovePhase == format.Committing && !v.has(a.head.Peer) {
-		return nil, contract.Refuse(contract.DiskIncomplete, "a move to generation %d was being committed; volume %s may hold the newest data", a.head.PeerGen, a.head.Peer).
-			WithDisk(d).WithVolume(a.head.Peer).WithNext("attach %s to this node", a.head.Peer)
-	}
-	if v.active == nil && v.incoming == nil {
-		for _, f := range finds {
-			if errors.Is(f.err, format.ErrDamaged) || errors.Is(f.err, format.ErrNewer) {
-				return nil, headerRefusal(f.ID, f.err).WithDisk(d)
-			}
-		}
-		return nil, contract.Refuse(contract.DiskUnknown, "no attached volume belongs to it").WithDisk(d).
-			WithNext("attach the volumes tagged %s=%s to this node", contract.TagDisk, d)
+	_, peer := ours[a.Peer]
+	switch {
+	case live || peer || a.Peer == "":
+	case a.MovePhase == format.Committing:
+		// I5: between "committing" and the peer's header there is a moment in which
+		// the peer may be the truth. Without seeing it nobody can know.
+		return nil, absent(a.Peer, "a move to generation %d was being committed; volume %s may hold the newest data", a.PeerGen, a.Peer)
+	case a.MovePhase == format.NoMove && broken[a.Peer] != nil:
+		// An abort whose commit had an uncertain end lifts the old backing above
+		// this one (see fallBack): its header must be seen while it is here.
+		return nil, contract.Refuse(contract.VolumeFailing, "the header of volume %s, which may be newer than generation %d, cannot be read: %v", a.Peer, a.Generation, broken[a.Peer]).
+			WithDisk(d).WithVolume(a.Peer).WithNext("check the volume's status in EC2; when the disk's history says that the move was committed, detach %s", a.Peer)
 	}
 	return v, nil
 }
 
-// has tells whether volume id is member 0 of the incoming or an older backing.
-func (v *view) has(id string) bool {
-	return v.incoming != nil && v.incoming.vols[0] == id
+// headless says why no generation can be used. Only one that is being made is no
+// error.
+func (v *view) headless(d contract.DiskID, finds, clones []find, absent func(string, string, ...any) error) error {
+	switch {
+	case v.incoming != nil && v.incoming.head.Move == createMove:
+		return nil
+	case v.incoming != nil:
+		peer := v.incoming.head.Peer
+		return absent(peer, "only the incoming generation %d is attached; the disk's data is on volume %s", v.incoming.head.Generation, peer)
+	case len(v.older) > 0:
+		o := v.older[len(v.older)-1]
+		return contract.Refuse(contract.DiskIncomplete, "only the retired generation %d is attached", o.head.Generation).
+			WithDisk(d).WithVolume(o.vols[0]).WithNext("attach the volumes tagged %s=active", contract.TagRole)
+	case len(clones) > 0:
+		c := clones[0]
+		return contract.Refuse(contract.VolumeClone, "the header names volume %s: this one was made from its snapshot", c.head.Members[c.head.Index].Volume).
+			WithDisk(d).WithVolume(c.ID).WithNext("attach the original volume; a copy is used by restoring it as a disk of its own")
+	}
+	for _, f := range finds {
+		if errors.Is(f.err, format.ErrDamaged) || errors.Is(f.err, format.ErrNewer) {
+			return headerRefusal(f.ID, f.err).WithDisk(d)
+		}
+	}
+	return contract.Refuse(contract.DiskUnknown, "no attached volume belongs to it").WithDisk(d).
+		WithNext("attach the volumes tagged %s=%s to this node", contract.TagDisk, d)
+}
+
+// prefer makes the incoming backing of a move the view's, when there is one:
+// volumes of earlier moves may still be attached. A move that is recorded in the
+// active header is not displaced.
+func (v *view) prefer(move string) {
+	if v.active != nil && v.active.head.MovePhase != format.NoMove && v.active.head.Move != move {
+		return
+	}
+	for _, b := range slices.Backward(v.incomings) {
+		if b.head.Move == move {
+			v.incoming = b
+			return
+		}
+	}
 }
 
 // moving tells that the incoming generation belongs to the move that the active

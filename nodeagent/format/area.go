@@ -64,6 +64,9 @@ func (h *Header) Extend(i int, newBytes uint64) error {
 	}
 	if have := c.Bytes(Meta); have < metaNeed(c.Bytes(Data)+end-start, c.BlockBytes) {
 		want := metaNeed(2*(c.Bytes(Data)+end-start), c.BlockBytes) - have
+		if want >= (end-start)/2 { // a small step: what it needs itself
+			want = metaNeed(c.Bytes(Data)+end-start, c.BlockBytes) - have
+		}
 		if want >= end-start {
 			return fmt.Errorf("%w: %d bytes are too few for pool metadata", ErrNoSpace, end-start)
 		}
