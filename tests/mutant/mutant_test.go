@@ -54,15 +54,23 @@ var mutants = []mutant{
 	},
 	{
 		"I4", "an abort leaves the move in the old header", "commit.go",
-		"		endMove(h)\n	}); err != nil {\n		// One of the two", "	}); err != nil {\n		// One of the two", "TestNodeStaleLogIsNeverResumed",
+		"m.save(ctx, a, endMove); err != nil {\n		// One of the two", "m.save(ctx, a, func(*format.Header) {}); err != nil {\n		// One of the two", "TestNodeStaleLogIsNeverResumed",
 	},
 	{
 		"I5", "the old volume alone is taken for the truth during a commit", "view.go",
-		"a.head.MovePhase == format.Committing && !v.has(a.head.Peer)", "a.head.MovePhase == format.Committing && false", "TestNodeCommitWithoutPeer",
+		"case a.MovePhase == format.Committing:", "case a.MovePhase == format.Committing && a.SizeBytes == 0:", "TestNodeCommitWithoutPeer",
 	},
 	{
 		"I5", "the swap comes without the new header", "commit.go",
 		"h.Role, h.MovePhase, h.ThrottleMiBs, h.Paused = format.Active, format.NoMove, 0, false", "h.ThrottleMiBs = 0", "TestNodeMove$",
+	},
+	{
+		"I5", "an abort of a commit does not rise above the new header", "assemble.go",
+		"if h.MovePhase == format.Committing {", "if h.MovePhase == format.Committing && h.SizeBytes == 0 {", "TestNodeNewVolumeFailsWhileCommitting",
+	},
+	{
+		"I6", "a log is believed although the disk ran beside its mirror", "assemble.go",
+		"stale && v.moving()", "stale && v.moving() && v.active.head.SizeBytes == 0", "TestNodeDiskBesideItsMirror",
 	},
 	{
 		"I6", "a move is not taken up after a power cut", "view.go",
@@ -71,6 +79,14 @@ var mutants = []mutant{
 	{
 		"full pools wait", "the kernel's minute is left in force and new pools fail at once", "stack.go",
 		"lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes))", "lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes, \"error_if_no_space\"))", "TestNodeFullPoolWaits",
+	},
+	{
+		"full pools wait", "a pool that is given up keeps the writes it has no room for", "commit.go",
+		"		m.failWhenFull(n)\n	}\n	m.unthrottle(d)", "	}\n	m.unthrottle(d)", "TestNodeAbortOfFullMove",
+	},
+	{
+		"full pools wait", "a pool that was made by thin_restore is not made extendable", "stack.go",
+		"thinmap.MakeExtendable(dev, volume.AlignedBuffer(thinmap.BlockBytes))", "error(nil)", "TestNodeCommitOfFullMove",
 	},
 	{
 		"verification", "differences are not looked at", "commit.go",
