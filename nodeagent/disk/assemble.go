@@ -6,7 +6,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/dm"
@@ -30,19 +33,28 @@ func (m *Manager) Assemble(ctx context.Context, in contract.AssembleDiskInput) (
 }
 
 func (m *Manager) assemble(ctx context.Context, d contract.DiskID, h *handle, mountPath string) (contract.Measurement, error) {
-	var none contract.Measurement
 	v, err := m.look(ctx, d)
 	if err != nil {
-		return none, err
+		return contract.Measurement{}, err
 	}
+	return m.assembleView(ctx, d, h, v, mountPath)
+}
+
+func (m *Manager) assembleView(ctx context.Context, d contract.DiskID, h *handle, v *view, mountPath string) (contract.Measurement, error) {
+	var none contract.Measurement
 	if v.active == nil {
 		return none, contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0]).
 			WithNext("run the CreateDisk workflow again")
 	}
+	// What grows during the swap must grow in this view.
+	before := h.view
+	h.view = v
 	if err := m.assembleTop(ctx, d, h, v); err != nil {
+		if before == nil {
+			h.view = nil
+		}
 		return none, err
 	}
-	h.view = v
 	for _, o := range v.older { // a crash between the commit's two headers
 		if o.head.Role == format.Active {
 			if err := m.save(ctx, o, func(h *format.Header) { h.Role, h.MovePhase = format.Retired, format.NoMove }); err != nil {
@@ -253,34 +265,46 @@ func (m *Manager) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
 		}
 	}
 	slices.Sort(disks)
+	var mu sync.Mutex
 	var up []contract.DiskID
+	var group errgroup.Group
+	group.SetLimit(reconcileAtOnce)
 	for _, d := range disks {
-		if err := m.reconcile(ctx, d); err != nil {
-			m.Logger.Error("assemble disk", "disk", d, "error", err)
-			continue
-		}
-		up = append(up, d)
+		group.Go(func() error {
+			if err := m.reconcile(ctx, d, finds); err != nil {
+				m.Logger.Error("assemble disk", "disk", d, "error", err)
+				return nil // the other disks do not wait for this one
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			up = append(up, d)
+			return nil
+		})
 	}
-	return up, nil
+	_ = group.Wait()
+	slices.Sort(up)
+	return up, ctx.Err()
 }
 
-func (m *Manager) reconcile(ctx context.Context, d contract.DiskID) error {
+// reconcileAtOnce is how many disks are brought up at the same time: checking a
+// pool's metadata is mostly waiting for its volume.
+const reconcileAtOnce = 4
+
+func (m *Manager) reconcile(ctx context.Context, d contract.DiskID, finds []find) error {
 	h := m.lock(d)
 	defer h.mu.Unlock()
-	v, err := m.look(ctx, d)
+	v, err := m.lookAmong(finds, d)
 	if err != nil {
 		return err
 	}
-	if v.active == nil {
-		return contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0])
-	}
-	if _, err := m.DM.Info(topName(d)); err == nil {
+	if _, err := m.DM.Info(topName(d)); err == nil && v.active != nil {
 		h.view = v
 		if err := m.dropIfFailed(ctx, d, h); err != nil {
 			return err
 		}
+		v = h.view
 	}
-	if _, err := m.assemble(ctx, d, h, ""); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if _, err := m.assembleView(ctx, d, h, v, ""); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	keep := []*format.Header{h.view.active.head}

@@ -45,6 +45,9 @@ func (m *Manager) scan(ctx context.Context) ([]find, error) {
 	out := make([]find, 0, len(cands))
 	for _, c := range cands {
 		head, err := m.readHeader(ctx, c.ID)
+		if e := ctx.Err(); e != nil {
+			return nil, e
+		}
 		out = append(out, find{c, head, err})
 	}
 	return out, nil
@@ -78,6 +81,10 @@ func (m *Manager) look(ctx context.Context, d contract.DiskID) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
+	return m.lookAmong(finds, d)
+}
+
+func (m *Manager) lookAmong(finds []find, d contract.DiskID) (*view, error) {
 	_, live, err := m.mirrorState(d)
 	if err != nil && !errors.Is(err, dm.ErrNotFound) {
 		return nil, err
