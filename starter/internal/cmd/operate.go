@@ -140,6 +140,9 @@ func resultTable(w io.Writer, run *control.Run, r contract.Result) error {
 	for i, s := range r.Steps {
 		fields = append(fields, ui.Field{Name: fmt.Sprintf("step %d", i+1), Value: s})
 	}
+	if r.Outcome == contract.Done && r.Refusal != nil { // the disk is as wanted, something beside it is not
+		fields = append(fields, ui.Field{Name: "left", Value: r.Refusal.Error()})
+	}
 	return ui.Fields(w, fields...)
 }
 
