@@ -26,6 +26,7 @@ const (
 	gp2MaxThroughput  = 250
 	gp2LowThroughput  = 128 // up to gp2LowGiB
 	gp2LowGiB         = 170
+	gp2FullGiB        = 334 // from here on gp2MaxThroughput
 )
 
 // Performance is what a volume is created with.

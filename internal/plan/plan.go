@@ -40,14 +40,6 @@ type Usage struct {
 	FillRate      float64
 }
 
-// Decision is a size and why.
-type Decision struct {
-	GiB    int64
-	Reason string
-	// Enough says that nothing needs to be done: GiB is the present size.
-	Enough bool
-}
-
 // CeilingGiB is the size beyond which a backing is of no use: the disk's own
 // size and the overhead.
 func CeilingGiB(u Usage) int64 { return CeilGiB(u.SizeBytes + u.OverheadBytes) }

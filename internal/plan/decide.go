@@ -1,0 +1,317 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// Decide says what should become of one disk's backing now. It is pure: the same
+// input gives the same decision.
+//
+// Growth comes first and waits for no window or quiet time. It begins when less
+// than the headroom is free, and goes to the target utilization or to what lasts
+// at the present rate. A shrink leaves room for the look-back window's peak, keeps
+// the performance on record and the policy's floor, and must pay for itself.
+func Decide(now time.Time, f Facts, h History, r Rule, l Limits, p Prices) Decision {
+	c := &weighing{now: now, f: f, h: h, r: r, l: l, p: p, have: f.BackingGiB(), pool: f.PoolBytes()}
+	c.d = Decision{
+		GiB: c.have, FromGiB: c.have, Enough: true, Action: None, Wanted: None,
+		Disk: f.Disk, Node: f.Node, Zone: f.Zone, Rule: r.Name, Mode: r.Mode,
+	}
+	switch {
+	case len(f.Volumes) == 0 || c.have <= 0 || c.pool <= 0 || f.SizeBytes <= 0 || f.UsedBytes < 0 || r.Target <= 0 || r.Target > 0.95:
+		c.hold(None, WhyFacts, time.Time{}, "the facts or the rule are incomplete: nothing is decided")
+	case c.grow():
+	case c.move():
+	}
+	if c.d.Reason == "" {
+		c.d.Reason = fmt.Sprintf("%s of %s used", Bytes(f.UsedBytes), Bytes(c.pool))
+		c.because("%s", c.d.Reason)
+	}
+	return c.d
+}
+
+// weighing is one decision being made.
+type weighing struct {
+	now  time.Time
+	f    Facts
+	h    History
+	r    Rule
+	l    Limits
+	p    Prices
+	have int64 // GiB
+	pool int64 // bytes
+	d    Decision
+}
+
+func (c *weighing) because(format string, args ...any) {
+	c.d.Reasons = append(c.d.Reasons, fmt.Sprintf(format, args...))
+}
+
+// want notes the wanted action; nothing holds it back so far.
+func (c *weighing) want(a Action, gib int64) {
+	c.d.Action, c.d.Wanted, c.d.GiB, c.d.Enough = a, a, gib, false
+}
+
+// hold keeps a wanted action from being taken. The first reason counts, the
+// latest time.
+func (c *weighing) hold(a Action, why Why, until time.Time, format string, args ...any) {
+	c.d.Action, c.d.Wanted, c.d.Enough = None, a, a == None
+	if c.d.Why == WhyNone {
+		c.d.Why = why
+		c.d.Reason = fmt.Sprintf(format, args...)
+	}
+	if until.After(c.d.NotBefore) {
+		c.d.NotBefore = until
+	}
+	c.because(format, args...)
+}
+
+// ceilingGiB is what the disk can use at most, and the policy's ceiling if lower.
+func (c *weighing) ceilingGiB() int64 {
+	all := fitting(c.f.SizeBytes)
+	if c.r.CeilingGiB > 0 {
+		return min(all, c.r.CeilingGiB)
+	}
+	return all
+}
+
+// fitting is the least backing, made in one piece, whose pool holds n bytes.
+func fitting(n int64) int64 {
+	gib := CeilGiB(n + 16<<20 + n/999)
+	for gib*contract.GiB-OverheadBytes(gib) < n {
+		gib++
+	}
+	return gib
+}
+
+func (c *weighing) step(of int64) int64 {
+	return max(c.r.MinStepGiB, int64(math.Ceil(float64(of)*c.r.MinStep)), 1)
+}
+
+// lasting is what used bytes need for a while to come: the headroom, and for
+// what comes in meanwhile at most as much again as is used.
+func (c *weighing) lasting(used int64, rate float64) int64 {
+	coming := max(int64(max(rate, 0)*c.r.HeadroomTime.Seconds()), c.h.DayGrowthBytes/3)
+	return used + c.r.Headroom(c.now, used, rate) + min(coming, max(used, contract.GiB))
+}
+
+// comfortable is what used bytes want of a pool right after an operation.
+func (c *weighing) comfortable(used int64, rate float64) int64 {
+	return max(int64(math.Ceil(float64(used)/c.r.Target)), c.lasting(used, rate))
+}
+
+// grow decides on growth and tells whether it had to.
+func (c *weighing) grow() bool {
+	need := c.f.UsedBytes + c.r.Headroom(c.now, c.f.UsedBytes, c.f.FillRate)
+	floor := min(c.r.FloorGiB, c.ceilingGiB())
+	free := c.pool - c.f.UsedBytes
+	if c.f.FillRate > 0 {
+		c.d.TimeToFull = time.Duration(min(float64(max(free, 0))/c.f.FillRate, float64(10*365*24*time.Hour)/1e9) * 1e9)
+	}
+	if need <= c.pool && c.have >= floor && !c.f.Full {
+		return false
+	}
+	headroom := need - c.f.UsedBytes
+	c.d.Urgent = c.f.Full || free < headroom/2 && need > c.pool || c.f.FillRate > 0 && c.d.TimeToFull <= c.l.Urgent
+	c.because("%s of %s used, %s wanted free", Bytes(c.f.UsedBytes), Bytes(c.pool), Bytes(headroom))
+	if c.d.TimeToFull > 0 && c.d.TimeToFull < 30*24*time.Hour {
+		c.because("full in %s at %s/s", words(c.d.TimeToFull), Bytes(int64(c.f.FillRate)))
+	}
+	least := max(c.fit(need), floor)
+	want := max(c.fit(c.comfortable(c.f.UsedBytes, c.f.FillRate)), floor, c.have+c.step(c.have))
+	if c.r.MaxStepGiB > 0 {
+		want = max(min(want, c.have+c.r.MaxStepGiB), least)
+	}
+	want = min(want, max(c.ceilingGiB(), c.have))
+	if want <= c.have {
+		c.d.AtCeiling = c.r.AtCeiling
+		c.hold(Grow, WhyCeiling, time.Time{}, "the backing has %d GiB, and %d GiB is the ceiling", c.have, c.ceilingGiB())
+		return true
+	}
+	c.want(Grow, want)
+	c.d.Reason = fmt.Sprintf("grow from %d to %d GiB: %s used, %s wanted free", c.have, want, Bytes(c.f.UsedBytes), Bytes(headroom))
+	c.extend(want - c.have)
+	c.price(c.p.VolumeMonth(Volume{GiB: c.d.VolumeGiB, Type: c.d.Type, IOPS: c.d.IOPS, ThroughputMiBs: c.d.ThroughputMiBs}) - c.grownMonth())
+	c.gate()
+	return true
+}
+
+// grownMonth is what the volume that Grow modifies costs now; 0 for Append.
+func (c *weighing) grownMonth() float64 {
+	if c.d.Wanted == Append {
+		return 0
+	}
+	return c.p.VolumeMonth(c.f.Volumes[len(c.f.Volumes)-1])
+}
+
+func (c *weighing) price(more float64) { c.d.SavingUSDMonth = -more }
+
+// fit is the size the present backing must get to hold n bytes.
+func (c *weighing) fit(n int64) int64 {
+	missing := n - c.pool
+	if missing <= 0 {
+		return c.have
+	}
+	return c.have + CeilGiB(missing+missing/499+4<<20)
+}
+
+// extend chooses between a modification and another volume.
+func (c *weighing) extend(gib int64) {
+	last := c.f.Volumes[len(c.f.Volumes)-1]
+	t, known := c.l.Types[last.Type]
+	c.d.Volume, c.d.VolumeGiB = last.ID, last.GiB+gib
+	c.d.Type, c.d.IOPS, c.d.ThroughputMiBs = last.Type, last.IOPS, last.ThroughputMiBs
+	from, why := c.l.modifiable(c.now, last, c.d.Urgent)
+	tooLarge := known && c.d.VolumeGiB > t.MaxGiB
+	switch {
+	case !tooLarge && !from.After(c.now):
+		return
+	case !tooLarge && !c.d.Urgent:
+		c.hold(Grow, why, from, "EBS can modify %s again from %s on", name(last), from.UTC().Format(time.RFC3339))
+		return
+	case len(c.f.Volumes) >= c.l.MaxVolumes:
+		c.hold(Append, WhyVolumes, time.Time{}, "the backing has %d volumes already", len(c.f.Volumes))
+		return
+	}
+	if known {
+		gib = min(max(gib, t.MinGiB), t.MaxGiB)
+	}
+	c.want(Append, c.have+gib)
+	c.d.Volume, c.d.VolumeGiB = "", gib
+	if tooLarge {
+		c.because("a %s volume has at most %d GiB: another volume of %d GiB", last.Type, t.MaxGiB, gib)
+	} else {
+		c.because("EBS cannot modify %s before %s: another volume of %d GiB", name(last), from.UTC().Format(time.RFC3339), gib)
+	}
+}
+
+func name(v Volume) string {
+	if v.ID == "" {
+		return "the volume"
+	}
+	return v.ID
+}
+
+// gate holds back what may not be done whatever it is.
+func (c *weighing) gate() {
+	if c.d.Action == None {
+		return
+	}
+	switch {
+	case c.f.Operation != "":
+		c.hold(c.d.Wanted, WhyRunning, time.Time{}, "%s runs on the disk", c.f.Operation)
+	case c.r.Mode != Enforce:
+		c.hold(c.d.Wanted, WhyMode, time.Time{}, "%s only says %q", c.r, c.r.Mode)
+	}
+}
+
+// move decides on a shrink and tells whether one is wanted.
+func (c *weighing) move() bool {
+	base := max(trimmed(c.f.UsedBytes, c.f.FilesystemUsedBytes), c.h.PeakUsedBytes)
+	rate := max(c.f.FillRate, c.h.PeakFillRate)
+	bytes := max(c.comfortable(base, rate), int64(float64(base)*1.05/0.95))
+	gib := min(max(fitting(min(bytes, c.f.SizeBytes)), min(c.r.FloorGiB, c.ceilingGiB())), c.have)
+	old := c.p.BackingMonth(c.f.Volumes)
+	fold := len(c.f.Volumes) > 1
+	least := max(c.r.MinShrinkGiB, int64(math.Ceil(float64(c.have)*c.r.MinShrink)), c.step(gib)+1)
+	if !fold && c.have-gib < least && !c.retyping() {
+		return false
+	}
+	s, ok := c.choose(gib)
+	if !ok || s.total() > c.have {
+		return false
+	}
+	month := c.p.BackingMonth(s.volumes())
+	saving := old - month
+	if smaller := c.have-s.total() >= least && saving > 0; !smaller && !fold && saving < max(old*c.r.MinShrink, 0.01) {
+		return false
+	}
+	c.want(Shrink, s.total())
+	c.d.Fold = fold
+	c.d.Stripes, c.d.VolumeGiB, c.d.Type, c.d.IOPS, c.d.ThroughputMiBs = s.count, s.GiB, s.Type, s.IOPS, s.ThroughputMiBs
+	c.d.CopyBytes = base + base/20
+	c.cost(old, month, base)
+	c.d.Reason = fmt.Sprintf("shrink from %d to %d GiB: at most %s used in %s, saves $%.2f a month", c.have, s.total(), Bytes(base), words(c.r.LookBack), saving)
+	c.because("%s used, at most %s in the last %s", Bytes(c.f.UsedBytes), Bytes(c.h.PeakUsedBytes), words(c.r.LookBack))
+	c.because("%d GiB of %s instead of %d GiB: $%.2f instead of $%.2f a month", s.total(), s.Type, c.have, month, old)
+	c.because("costs $%.2f, paid back in %s", c.d.CostUSD, words(c.d.Payback))
+	c.holdMove()
+	return true
+}
+
+// cost of a move: both volumes while it copies and verifies, the old one for the
+// grace period, the snapshot for its retention, the bytes copied.
+func (c *weighing) cost(old, month float64, used int64) {
+	mibs := c.l.CopyMiBs
+	if c.r.ThrottleMiBs > 0 {
+		mibs = min(mibs, float64(c.r.ThrottleMiBs))
+	}
+	gib := float64(c.d.CopyBytes) / float64(contract.GiB)
+	took := time.Duration(2 * gib * 1024 / max(mibs, 1) * 1e9)
+	usd := For(month, took) + For(old, c.r.GracePeriod) + gib*c.p.CopyGiB
+	if c.r.Snapshot {
+		usd += For(float64(used)/float64(contract.GiB)*c.p.SnapshotGiBMonth, max(c.r.SnapshotRetention, 24*time.Hour))
+	}
+	c.d.CostUSD, c.d.SavingUSDMonth = usd, old-month
+	if c.d.SavingUSDMonth > 0 {
+		c.d.Payback = time.Duration(min(usd/c.d.SavingUSDMonth*float64(Month), math.MaxInt64/2))
+	}
+}
+
+// holdMove checks what a move has to wait for.
+func (c *weighing) holdMove() {
+	start := c.now
+	if !c.d.Fold && (c.d.SavingUSDMonth <= 0 || c.d.Payback > c.r.Payback) {
+		c.hold(Shrink, WhyPayback, time.Time{}, "would be paid back in %s, %s allows %s", words(c.d.Payback), c.r, words(c.r.Payback))
+	}
+	if c.h.Known < c.r.LookBack {
+		start = c.now.Add(c.r.LookBack - c.h.Known)
+		c.hold(Shrink, WhyHistory, start, "%s of usage are on record, %s wants %s", words(c.h.Known), c.r, words(c.r.LookBack))
+	}
+	for _, last := range []time.Time{c.h.LastGrow, c.h.LastShrink} {
+		if until := last.Add(c.r.ShrinkQuiet); !last.IsZero() && until.After(c.now) {
+			c.hold(Shrink, WhyQuiet, until, "changed at %s, %s wants %s of quiet", last.UTC().Format(time.RFC3339), c.r, words(c.r.ShrinkQuiet))
+			if until.After(start) {
+				start = until
+			}
+		}
+	}
+	if open, next := c.r.openAt(start); !open {
+		c.hold(Shrink, WhyWindow, next, "outside of the maintenance windows; the next opens %s", next.UTC().Format(time.RFC3339))
+	}
+	c.gate()
+}
+
+// retyping tells whether a move may be worth its while without a smaller size.
+func (c *weighing) retyping() bool {
+	return c.r.FollowPeak || len(c.r.Types) > 0 || c.r.MaxStripes > 1 || c.f.Volumes[0].Type == gp2
+}
+
+func recentFirst(now time.Time, at []time.Time, window time.Duration) []time.Time {
+	var out []time.Time
+	for _, t := range at {
+		if t.After(now.Add(-window)) {
+			out = append(out, t)
+		}
+	}
+	slices.SortFunc(out, func(a, b time.Time) int { return b.Compare(a) })
+	return out
+}
+
+// words prints a duration for people.
+func words(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%.0fd", d.Hours()/24)
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%.0fh", d.Hours())
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%.0fm", d.Minutes())
+	}
+	return d.Round(time.Second).String()
+}

@@ -1,0 +1,89 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// Action is what a decision asks for.
+type Action string
+
+// Actions.
+const (
+	None Action = "none"
+	// Grow raises Volume to VolumeGiB in place (ModifyVolume).
+	Grow Action = "grow"
+	// Append adds a volume of VolumeGiB to the backing.
+	Append Action = "append"
+	// Shrink moves the disk to a new backing of GiB with Type, IOPS and
+	// ThroughputMiBs: a smaller one, a cheaper one, or one volume instead of several.
+	Shrink Action = "shrink"
+)
+
+// Why names what holds a wanted action back.
+type Why string
+
+// Reasons to hold back.
+const (
+	WhyNone          Why = ""
+	WhyMode          Why = "Mode"          // the policy only observes or recommends
+	WhyRunning       Why = "Running"       // an operation runs on the disk
+	WhyHistory       Why = "History"       // the look-back window is not on record yet
+	WhyQuiet         Why = "QuietTime"     // too soon after the last growth or shrink
+	WhyWindow        Why = "Window"        // outside of the maintenance windows
+	WhyPayback       Why = "Payback"       // would not pay for itself in time
+	WhyModifications Why = "Modifications" // EBS's modifications are spent, but for the reserve
+	WhyModifying     Why = "Modifying"     // EBS still works on the last modification
+	WhyCeiling       Why = "Ceiling"       // the backing may not grow further
+	WhyVolumes       Why = "Volumes"       // the backing can hold no more volumes
+	WhyFacts         Why = "Facts"         // the facts are incomplete or contradict each other
+	WhyBudget        Why = "Budget"        // Schedule: a budget is used up
+)
+
+// Decision is a size and why. GrowTarget, GrowTo and ShrinkTarget fill the first
+// three fields alone; Decide fills all that apply.
+type Decision struct {
+	GiB    int64  // of the whole backing afterwards; the present size when nothing is wanted
+	Reason string // the one reason that decided
+	// Enough says that nothing needs to be done: GiB is the present size.
+	Enough bool
+
+	Disk    contract.DiskID
+	Node    string
+	Zone    string
+	Rule    string // name of the policy's rule
+	Mode    Mode
+	FromGiB int64
+
+	// Action to take now. None when nothing is wanted, and when what is Wanted is
+	// held back by Why.
+	Action Action
+	Wanted Action
+	Why    Why
+	// NotBefore is when what holds the action back will have passed, as far as
+	// that is known; zero: not by time alone.
+	NotBefore time.Time
+
+	Volume         string // Grow: the volume to modify
+	VolumeGiB      int64  // Grow: its new size. Append: of the new volume. Shrink: of each new volume
+	Type           string // of the volume(s) afterwards
+	IOPS           int32  // of each, 0: the type has none to set
+	ThroughputMiBs int32
+	Stripes        int // Shrink: how many volumes share the new backing, 1 or more
+
+	// Urgent: ahead of everything, budgets and reserve included.
+	Urgent     bool
+	TimeToFull time.Duration // at the present rate; 0: not filling
+	// Fold: the move's purpose is one volume instead of several. It need not pay.
+	Fold bool
+	// AtCeiling is what the policy wants of writes (AtCeilingWait, AtCeilingFail)
+	// when Why is WhyCeiling.
+	AtCeiling string
+
+	CopyBytes      int64 // a move's copy, estimated
+	SavingUSDMonth float64
+	CostUSD        float64       // of the operation, once
+	Payback        time.Duration // CostUSD by SavingUSDMonth; 0: costs nothing or saves nothing
+	Reasons        []string      // all reasons, in words with figures
+}

@@ -1,0 +1,84 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// Facts is what is known of one disk now. Whoever fills it takes sizes and usage
+// from the node's measurement and volumes from EC2.
+type Facts struct {
+	Disk contract.DiskID `json:"disk"`
+	Name string          `json:"name,omitempty"`
+
+	// What a policy selects by; empty where it is not known.
+	Cluster      string            `json:"cluster,omitempty"`
+	Namespace    string            `json:"namespace,omitempty"`
+	Claim        string            `json:"claim,omitempty"`
+	StorageClass string            `json:"storageClass,omitempty"`
+	NodeGroup    string            `json:"nodeGroup,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Tags         map[string]string `json:"tags,omitempty"`
+
+	Node string `json:"node,omitempty"` // instance id; empty: attached nowhere
+	Zone string `json:"zone,omitempty"`
+
+	SizeBytes     int64 `json:"sizeBytes"`     // the disk's own size
+	OverheadBytes int64 `json:"overheadBytes"` // of the backing: headers, logs, metadata
+	UsedBytes     int64 `json:"usedBytes"`     // mapped in the pool
+	// FilesystemUsedBytes is what the filesystem counts, less than UsedBytes
+	// where deleted files were not trimmed yet; 0: not known.
+	FilesystemUsedBytes int64   `json:"filesystemUsedBytes,omitempty"`
+	FillRate            float64 `json:"fillRate,omitempty"` // bytes per second; below 0 counts as 0
+	Full                bool    `json:"full,omitempty"`     // writes wait for a free block
+
+	Volumes []Volume `json:"volumes"` // the backing, by index
+	// Operation that runs on the disk ("Shrink", ...); empty: none.
+	Operation string `json:"operation,omitempty"`
+}
+
+// Volume is one EBS volume of a backing.
+type Volume struct {
+	ID             string `json:"id,omitempty"`
+	GiB            int64  `json:"gib"`
+	Type           string `json:"type"`
+	IOPS           int32  `json:"iops,omitempty"`
+	ThroughputMiBs int32  `json:"throughputMiBs,omitempty"`
+	// Modified is when the modifications of the last 24 hours were asked for, in
+	// any order; older ones do no harm.
+	Modified []time.Time `json:"modified,omitempty"`
+	// OptimizingUntil is when the modification under way is expected to be
+	// completed; zero, or past: none is.
+	OptimizingUntil time.Time `json:"optimizingUntil,omitzero"`
+}
+
+// BackingGiB is what is paid for.
+func (f Facts) BackingGiB() int64 {
+	var n int64
+	for _, v := range f.Volumes {
+		n += v.GiB
+	}
+	return n
+}
+
+// PoolBytes is what of the backing can hold data.
+func (f Facts) PoolBytes() int64 { return f.BackingGiB()*contract.GiB - f.OverheadBytes }
+
+// delivered is what the volumes give together.
+func (f Facts) delivered() (iops, mibs int32) {
+	for _, v := range f.Volumes {
+		i, m := Delivered(v.facts())
+		// A linear pool's hot spot may lie on one volume: only the best one counts.
+		iops, mibs = max(iops, i), max(mibs, m)
+	}
+	return iops, mibs
+}
+
+func (v Volume) facts() contract.VolumeFacts {
+	return contract.VolumeFacts{SizeGiB: v.GiB, Type: v.Type, IOPS: v.IOPS, ThroughputMiBs: v.ThroughputMiBs}
+}
+
+// OverheadBytes is at most what Ebb itself needs of a backing of gib made in
+// one piece: headers, logs, and metadata for twice the data (docs/format.md).
+func OverheadBytes(gib int64) int64 { return 16<<20 + gib*contract.GiB/1000 }

@@ -1,0 +1,96 @@
+package plan
+
+import (
+	"time"
+)
+
+// Record is one hour of a disk's usage, as its volumes carry it (the history
+// ring of docs/format.md).
+type Record struct {
+	Hour         int64 // Unix time / 3600
+	UsedMin      int64 // bytes in the pool
+	UsedMax      int64
+	Written      int64 // bytes
+	PeakIOPS     int32
+	PeakMiBs     int32
+	BackingBytes int64 // 0: not known
+	FSUsedMax    int64 // bytes, as the filesystem counts; 0: not known
+}
+
+// History is what planning needs of a disk's past.
+type History struct {
+	// Known is how much of the past there are records of, up to now.
+	Known time.Duration `json:"knownNanos"`
+	// PeakUsedBytes in the look-back window, without what a trim gives back.
+	PeakUsedBytes int64 `json:"peakUsedBytes"`
+	// PeakFillRate is the fastest rise from one hour to the next in the window,
+	// in bytes per second.
+	PeakFillRate float64 `json:"peakFillRate,omitempty"`
+	// DayGrowthBytes is by how much more is used than a day ago, at least 0.
+	DayGrowthBytes int64 `json:"dayGrowthBytes,omitempty"`
+	PeakIOPS       int32 `json:"peakIops,omitempty"` // in the window
+	PeakMiBs       int32 `json:"peakMiBs,omitempty"`
+
+	LastGrow   time.Time `json:"lastGrow,omitzero"`   // when the backing last became larger; zero: not on record
+	LastShrink time.Time `json:"lastShrink,omitzero"` // when it last became smaller
+}
+
+// Summarize reads hourly records, oldest first, as a policy looks at them: peaks
+// over lookBack, the rest over all there is. Records from after now are left
+// out; gaps are allowed, and do not count as known.
+//
+// A shrink that had to be taken back soon lengthens the window (see regrets): what
+// comes once in a while is a need, too.
+func Summarize(now time.Time, records []Record, lookBack time.Duration) History {
+	hour := now.Unix() / 3600
+	for len(records) > 0 && records[len(records)-1].Hour > hour {
+		records = records[:len(records)-1]
+	}
+	var h History
+	if len(records) == 0 {
+		return h
+	}
+	h.Known = now.Sub(time.Unix(records[0].Hour*3600, 0))
+	for i, r := range records[1:] {
+		before := records[i]
+		at := time.Unix(r.Hour*3600, 0).UTC()
+		switch {
+		case r.BackingBytes == 0 || before.BackingBytes == 0:
+		case r.BackingBytes > before.BackingBytes:
+			h.LastGrow = at
+		case r.BackingBytes < before.BackingBytes:
+			h.LastShrink = at
+		}
+	}
+	from := now.Add(-lookBack).Unix() / 3600
+	last := records[len(records)-1]
+	dayAgo := last.UsedMax
+	for i, r := range records {
+		if r.Hour >= last.Hour-24 {
+			dayAgo = min(dayAgo, r.UsedMin)
+		}
+		if r.Hour < from {
+			continue
+		}
+		h.PeakUsedBytes = max(h.PeakUsedBytes, r.peak())
+		h.PeakIOPS = max(h.PeakIOPS, r.PeakIOPS)
+		h.PeakMiBs = max(h.PeakMiBs, r.PeakMiBs)
+		if i > 0 && records[i-1].Hour == r.Hour-1 {
+			h.PeakFillRate = max(h.PeakFillRate, float64(r.UsedMax-records[i-1].UsedMax)/3600)
+		}
+	}
+	h.DayGrowthBytes = max(0, last.UsedMax-dayAgo)
+	return h
+}
+
+// peak is the hour's most used bytes, without what was deleted and not trimmed.
+func (r Record) peak() int64 { return trimmed(r.UsedMax, r.FSUsedMax) }
+
+// trimmed is what a pool uses at most after a trim: the pool counts blocks of
+// 128 KiB, so it has somewhat more than the filesystem.
+func trimmed(pool, filesystem int64) int64 {
+	if filesystem <= 0 {
+		return pool
+	}
+	return min(pool, filesystem+filesystem/8)
+}
