@@ -61,6 +61,7 @@ func (b *bench) agent(ctx context.Context, temporal string) error {
 	if err != nil {
 		return err
 	}
+	server := net.JoinHostPort(b.node.HostAddress(), port)
 	many := manyDisks
 	if b.params.Quick {
 		many = quickDisks
@@ -70,24 +71,38 @@ func (b *bench) agent(ctx context.Context, temporal string) error {
 		if err := b.run(ctx, "disks"); err != nil {
 			return err
 		}
-		rss, cpu, ready, err := b.footprint(ctx, program, net.JoinHostPort(b.node.HostAddress(), port))
-		if err != nil {
+		if err := b.footprint(ctx, program, server, n, n == many); err != nil {
 			return err
 		}
-		rssKey, cpuKey := "", ""
-		if n == many {
-			rssKey, cpuKey = "agent_rss_mib", "agent_cpu_pct"
-		}
-		b.add(wire.Row{Group: "agent", Name: fmt.Sprintf("start until ready, %d disks", n), Value: ready, Unit: "s"})
-		b.add(wire.Row{Group: "agent", Key: rssKey, Name: fmt.Sprintf("memory, idle, %d disks", n), Value: rss, Unit: "MiB"})
-		b.add(wire.Row{Group: "agent", Key: cpuKey, Name: fmt.Sprintf("CPU, idle, %d disks", n), Value: cpu, Unit: "%", Note: "of the node's one core, as its kernel counts run time"})
 	}
+	alone, err := b.busy(func() error { return b.settled(ctx) })
+	if err != nil {
+		return err
+	}
+	spin, err := b.busy(func() error { return b.run(ctx, "spin") })
+	if err != nil {
+		return err
+	}
+	b.add(wire.Row{Group: "agent", Name: "CPU of a loop of 10 ms each second, counted likewise", Value: spin - alone, Unit: "%", Note: "1 % and what it costs the node to be woken and to start it"})
 	return nil
 }
 
-// footprint starts the agent, lets it settle, and tells its resident memory in
-// MiB, its share of a core in percent, and how many seconds its start took.
-func (b *bench) footprint(ctx context.Context, program, server string) (rss, cpu, readied float64, err error) {
+// settled waits for as long as an idle node is watched.
+func (b *bench) settled(ctx context.Context) error {
+	if b.params.Quick {
+		return pause(ctx, 20*time.Second)
+	}
+	return pause(ctx, time.Minute)
+}
+
+// footprint measures the agent with so many disks: the time until it is ready,
+// and, idle, its memory and what it makes the node consume.
+func (b *bench) footprint(ctx context.Context, program, server string, disks int, count bool) (err error) {
+	idle := func() error { return b.settled(ctx) }
+	alone, err := b.busy(idle)
+	if err != nil {
+		return err
+	}
 	begin := time.Now()
 	log := &tail{}
 	p, err := b.node.Start(ctx, node.Command{
@@ -95,7 +110,7 @@ func (b *bench) footprint(ctx context.Context, program, server string) (rss, cpu
 		Env: []string{"TEMPORAL_ADDRESS=" + server, "TEMPORAL_CONFIG_FILE=/nonexistent", "EBB_NODE=" + b.node.ID()},
 	})
 	if err != nil {
-		return 0, 0, 0, err
+		return err
 	}
 	defer func() {
 		err = errors.Join(err, p.Signal(syscall.SIGTERM))
@@ -108,50 +123,76 @@ func (b *bench) footprint(ctx context.Context, program, server string) (rss, cpu
 	}()
 	host, port, err := net.SplitHostPort(agentProbes)
 	if err != nil {
-		return 0, 0, 0, err
+		return err
 	}
 	ready := fmt.Sprintf(`while true; do exec 3<>/dev/tcp/%s/%s && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && grep -q '^ready' <&3 && exit 0; sleep 0.2; done`, host, port)
 	patience, cancel := context.WithTimeout(ctx, readyTime)
 	_, err = b.script(patience, "exec 2>/dev/null; "+ready)
 	cancel()
 	if err != nil {
-		return 0, 0, 0, fmt.Errorf("not ready: %w", err)
+		return fmt.Errorf("not ready: %w", err)
 	}
-	readied = time.Since(begin).Seconds()
-	idle := 40 * time.Second
-	if b.params.Quick {
-		idle = 20 * time.Second
+	b.add(wire.Row{Group: "agent", Name: fmt.Sprintf("start until ready, %d disks", disks), Value: time.Since(begin).Seconds(), Unit: "s"})
+	if err := pause(ctx, 20*time.Second); err != nil { // start-up is over then
+		return err
 	}
-	look := func() (seconds float64, err error) {
-		out, err := b.script(ctx, fmt.Sprintf("cat /proc/%d/task/*/schedstat; awk '/^VmRSS/ {print \"rss\", $2}' /proc/%[1]d/status", p.Pid()))
-		for line := range strings.Lines(out) {
-			f := strings.Fields(line)
-			if len(f) < 2 {
+	with, err := b.busy(idle)
+	if err != nil {
+		return err
+	}
+	out, err := b.script(ctx, fmt.Sprintf("awk '/^VmRSS/ {print $2}' /proc/%d/status", p.Pid()))
+	if err != nil {
+		return err
+	}
+	rss, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
+	if err != nil {
+		return err
+	}
+	memory := wire.Row{Group: "agent", Name: fmt.Sprintf("memory, idle, %d disks", disks), Value: rss / 1024, Unit: "MiB"}
+	cpu := wire.Row{Group: "agent", Name: fmt.Sprintf("CPU, idle, %d disks", disks), Value: with - alone, Unit: "%", Note: fmt.Sprintf("of a core: the node's %.2f %% with the agent less %.2f %% without", with, alone)}
+	if count {
+		memory.Key, cpu.Key = "agent_rss_mib", "agent_cpu_pct"
+	}
+	b.add(memory)
+	b.add(cpu)
+	return nil
+}
+
+// busy tells the node's share of a core in percent while f runs, as the host
+// counts it. A node that is a process counts its own programs' time by its clock
+// ticks of 10 ms: a program that wakes ten times a second and does nothing has 2%
+// there. All of that node's processes bear its directory in their command line,
+// and so does the agent where it runs on the host itself.
+func (b *bench) busy(f func() error) (float64, error) {
+	look := func() (map[string]float64, error) {
+		spent := map[string]float64{}
+		files, err := filepath.Glob("/proc/[0-9]*/task/*/schedstat")
+		for _, f := range files {
+			command, _ := os.ReadFile(filepath.Join(filepath.Dir(f), "cmdline")) // it may be gone by now
+			if strings.HasPrefix(f, fmt.Sprintf("/proc/%d/", os.Getpid())) || !bytes.Contains(command, []byte(b.node.Dir())) {
 				continue
 			}
-			if f[0] == "rss" {
-				f[0], f[1] = f[1], ""
-				rss, err = strconv.ParseFloat(f[0], 64)
-				rss /= 1024
-			} else if ns, e := strconv.ParseFloat(f[0], 64); e == nil {
-				seconds += ns / 1e9
-			}
+			text, _ := os.ReadFile(f)
+			ns, _, _ := strings.Cut(string(text), " ")
+			spent[f], _ = strconv.ParseFloat(ns, 64)
 		}
-		return seconds, err
-	}
-	if err := pause(ctx, idle/3); err != nil { // start-up is over then
-		return 0, 0, 0, err
+		return spent, err
 	}
 	before, err := look()
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, err
 	}
 	start := time.Now()
-	if err := pause(ctx, idle); err != nil {
-		return 0, 0, 0, err
+	if err := f(); err != nil {
+		return 0, err
 	}
+	took := time.Since(start)
 	after, err := look()
-	return rss, (after - before) / time.Since(start).Seconds() * 100, readied, err
+	total := 0.0
+	for thread, ns := range after {
+		total += ns - before[thread]
+	}
+	return total / float64(took.Nanoseconds()) * 100, err
 }
 
 func pause(ctx context.Context, d time.Duration) error {

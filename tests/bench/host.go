@@ -32,41 +32,17 @@ func build(ctx context.Context, n node.Node, pkg, name string) (string, error) {
 
 // bench is a run of the benchmark on one node.
 type bench struct {
-	node    node.Node
-	guest   string
-	params  wire.Params
-	env     []string
-	volumes string    // see options
-	cloud   bool      // the cloud volumes are there
-	talk    io.Writer // for people, while it runs
-	rows    []wire.Row
+	node   node.Node
+	guest  string
+	params wire.Params
+	env    []string
+	talk   io.Writer // for people, while it runs
+	rows   []wire.Row
 }
 
 func (b *bench) add(r wire.Row) {
 	b.rows = append(b.rows, r)
 	_, _ = fmt.Fprintf(b.talk, "  %s: %s  %s\n", r.Name, number(r), r.Note)
-}
-
-// both runs an experiment on volumes that are files of the host and on volumes
-// that are as slow as a cloud's, which count.
-func (b *bench) both(ctx context.Context, experiment string) error {
-	if b.volumes != "cloud" {
-		if err := b.run(ctx, experiment); err != nil {
-			return err
-		}
-	}
-	if b.volumes == "file" {
-		return nil
-	}
-	b.params.Cloud = true
-	defer func() { b.params.Cloud = false }()
-	if !b.cloud {
-		if err := b.run(ctx, "cloud"); err != nil {
-			return err
-		}
-		b.cloud = true
-	}
-	return b.run(ctx, experiment)
 }
 
 // run carries out one experiment in the node.

@@ -63,6 +63,9 @@ func (r *rig) amplification(ctx context.Context, fs contract.Filesystem, worst m
 		if err != nil {
 			return err
 		}
+		if err := r.callOff(ctx, e); err != nil {
+			return err
+		}
 		ratio := float64(e.CopiedBytes) / float64(e.UsedBytes)
 		worst[state] = max(worst[state], ratio)
 		m := tr.Measurement

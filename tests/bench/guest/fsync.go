@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -11,20 +10,15 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/tests/bench/wire"
-	"github.com/ebb-storage/ebb/tests/node"
 )
 
 // fsyncExperiment tells what an application that writes 4 KiB and waits for
-// fsync feels: while nothing else happens, while the disk moves, and while dd
-// copies between the same volumes, which is what a copy costs on this node
-// whoever makes it.
+// fsync feels: while nothing else happens, while the disk moves, while the mirror
+// is in sync and copies nothing, which is what the mirror's dirty log costs, and
+// while dd copies between the same volumes, which is what a copy costs on this
+// node whoever makes it.
 func fsyncExperiment(ctx context.Context, r *rig) error {
-	backing := r.backing()
-	from, err := r.volume(backing)
-	if err != nil {
-		return err
-	}
-	to, err := r.volume(backing)
+	from, to, err := r.cloudVolumes(ctx)
 	if err != nil {
 		return err
 	}
@@ -33,41 +27,45 @@ func fsyncExperiment(ctx context.Context, r *rig) error {
 		return err
 	}
 	t := newTree(dir, r.p.Seed)
-	for range size(r, 6, 8) {
+	for range size(r, 4, 16) {
 		if err := t.add(64 * mib); err != nil {
 			return err
 		}
 	}
 	unix.Sync()
-	var idle, move, dd latencies
+	var idle, move, inSync, dd latencies
+	still := func() error { return sleep(ctx, size(r, 2*time.Second, 5*time.Second)) }
 	// The stalls of the first moments belong to the move: it is begun under the writer.
 	for range size(r, 2, 4) {
-		if err := idle.during(dir, func() error {
-			return sleep(ctx, size(r, 2*time.Second, 5*time.Second))
-		}); err != nil {
+		if err := idle.during(dir, still); err != nil {
 			return err
 		}
 		var e evacuation
 		if err := move.during(dir, func() (err error) { e, err = r.evacuate(ctx, d, to); return err }); err != nil {
 			return err
 		}
-		if err := dd.during(dir, func() error {
-			_, err := shell(ctx, "dd", "if="+node.VolumePath(from), "of="+node.VolumePath(to), "bs=4M", fmt.Sprintf("count=%d", e.CopiedBytes/(4*mib)),
-				"skip=4", "seek=4", "iflag=direct", "oflag=direct", "conv=fsync,notrunc", "status=none")
+		if err := inSync.during(dir, still); err != nil {
 			return err
-		}); err != nil {
+		}
+		if err := r.callOff(ctx, e); err != nil {
+			return err
+		}
+		if err := dd.during(dir, func() error { _, err := r.dd(ctx, from, to, e); return err }); err != nil {
 			return err
 		}
 	}
+	quiet := wire.Percentile(idle.ms, 0.99)
 	for _, l := range []struct {
 		what, key string
 		latencies
-	}{{"idle", "fsync_p99_idle_ms", idle}, {"during a move", "fsync_p99_move_ms", move}, {"during dd between the volumes", "", dd}} {
-		if err := r.say(l.key, "fsync of 4 KiB "+l.what+": p99", wire.Percentile(l.ms, 0.99), "ms", "p50 %.2f ms, longest stall %.0f ms, %d writes", wire.Median(l.ms), wire.Percentile(l.ms, 1), len(l.ms)); err != nil {
+	}{{"idle", "fsync_p99_idle_ms", idle}, {"during a move", "fsync_p99_move_ms", move}, {"mirror in sync, nothing copying", "", inSync}, {"dd alone, no move", "", dd}} {
+		p99 := wire.Percentile(l.ms, 0.99)
+		if err := r.say(l.key, "fsync of 4 KiB, "+l.what+": p99", p99, "ms", "%.1f times idle; p50 %.2f, p90 %.2f ms, longest stall %.0f ms, %d writes",
+			p99/quiet, wire.Median(l.ms), wire.Percentile(l.ms, 0.9), wire.Percentile(l.ms, 1), len(l.ms)); err != nil {
 			return err
 		}
 	}
-	return r.say("", "fsync p99 during a move vs idle", wire.Percentile(move.ms, 0.99)/wire.Percentile(idle.ms, 0.99), "x", "")
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -21,7 +21,7 @@ import (
 )
 
 // guestTime bounds one experiment.
-const guestTime = 8 * time.Minute
+const guestTime = 15 * time.Minute
 
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), guestTime)
@@ -39,7 +39,7 @@ func run(ctx context.Context) error {
 	}
 	experiments := map[string]func(context.Context, *rig) error{
 		"move": moveExperiment, "aged": agedExperiment, "fsync": fsyncExperiment, "stack": stackExperiment,
-		"grow": growExperiment, "disks": disksExperiment, "cloud": cloudExperiment,
+		"grow": growExperiment, "disks": disksExperiment, "spin": spinExperiment,
 	}
 	e, ok := experiments[os.Args[1]]
 	if !ok {

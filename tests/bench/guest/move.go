@@ -15,12 +15,7 @@ import (
 // moveExperiment compares a move with dd of as many bytes between the same two
 // volumes and with rsync of the same files to a filesystem on the same target.
 func moveExperiment(ctx context.Context, r *rig) error {
-	backing := r.backing()
-	from, err := r.volume(backing)
-	if err != nil {
-		return err
-	}
-	to, err := r.volume(backing)
+	from, to, err := r.cloudVolumes(ctx)
 	if err != nil {
 		return err
 	}
@@ -32,7 +27,7 @@ func moveExperiment(ctx context.Context, r *rig) error {
 	if err := os.Mkdir(large.dir, 0o755); err != nil {
 		return err
 	}
-	for range size(r, 4, 8) {
+	for range size(r, 4, 16) {
 		if err := large.add(64 * mib); err != nil {
 			return err
 		}
@@ -78,14 +73,15 @@ func (r *rig) race(ctx context.Context, d contract.DiskID, dir, from, to string,
 		if c.last, err = r.evacuate(ctx, d, to); err != nil {
 			return c, err
 		}
+		if err := r.callOff(ctx, c.last); err != nil {
+			return c, err
+		}
 		c.move = append(c.move, c.last.seconds)
-		count := (c.last.CopiedBytes + 4*mib - 1) / (4 * mib)
-		s, err := timed(ctx, "dd", "if="+node.VolumePath(from), "of="+node.VolumePath(to), "bs=4M", fmt.Sprintf("count=%d", count),
-			"skip=4", "seek=4", "iflag=direct", "oflag=direct", "conv=fsync,notrunc", "status=none")
+		s, err := r.dd(ctx, from, to, c.last)
 		if err != nil {
 			return c, err
 		}
-		c.dd = append(c.dd, s*float64(c.last.CopiedBytes)/float64(count*4*mib))
+		c.dd = append(c.dd, s)
 		if i < rsyncs {
 			if s, err = r.rsync(ctx, dir, to); err != nil {
 				return c, err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +32,8 @@ type rig struct {
 	group string
 	m     *disk.Manager
 	dm    *dm.Client
-	vols  []string
+	vols  []string // files of the host
+	cloud []string
 	disks []contract.DiskID
 	moves int
 	made  int // disks
@@ -51,24 +51,15 @@ func size[T any](r *rig, quick, full T) T {
 
 // say reports a row of this experiment's group.
 func (r *rig) say(key, name string, value float64, unit, note string, args ...any) error {
-	group := r.group
-	if r.p.Cloud {
-		group += ", cloud volumes"
-	} else if slices.Contains([]string{"move", "fsync", "stack"}, r.group) {
-		group += ", file volumes"
-		key = ""
-	}
-	return r.row(wire.Row{Group: group, Key: key, Name: name, Value: value, Unit: unit, Note: fmt.Sprintf(note, args...)})
+	return r.row(wire.Row{Group: r.group, Key: key, Name: name, Value: value, Unit: unit, Note: fmt.Sprintf(note, args...)})
 }
 
-// volume attaches a new volume whose bytes are all written, so that no
-// experiment pays for the host's allocation.
+// volume attaches a new volume, a file of the host whose bytes are all written,
+// so that no experiment pays for their allocation. It answers from the host's
+// memory: what is timed on it is the node's processor.
 func (r *rig) volume(bytes int64) (string, error) {
 	id := fmt.Sprintf("vol-%s%d", r.group, len(r.vols))
 	r.vols = append(r.vols, id)
-	if r.p.Cloud {
-		return id, r.cloudVolume(id, len(r.vols)-1, bytes)
-	}
 	return id, r.ask(wire.Order{Do: wire.Attach, Volume: id, Bytes: bytes})
 }
 
@@ -91,11 +82,10 @@ func (r *rig) close(ctx context.Context) error {
 	for _, d := range r.disks {
 		errs = append(errs, r.m.Disassemble(ctx, d))
 	}
+	for _, v := range r.cloud {
+		errs = append(errs, r.dm.Remove("ebsvol-"+v))
+	}
 	for _, v := range r.vols {
-		if r.p.Cloud {
-			errs = append(errs, r.dm.Remove("ebsvol-"+v))
-			continue
-		}
 		errs = append(errs, r.ask(wire.Order{Do: wire.Detach, Volume: v}))
 	}
 	return errors.Join(errs...)
@@ -124,14 +114,15 @@ func blank(vol string) error {
 // evacuation is a finished copy.
 type evacuation struct {
 	contract.EvacuateResult
+	move    contract.MoveInput
 	seconds float64 // from the call to both legs in sync
 	begin   float64 // of these, until the move was under way
 	region  int64
 }
 
 // evacuate moves the disk to a volume until both are in sync, measures that,
-// and calls the move off: the disk stays where it is and the next run starts
-// from the same place.
+// and leaves the mirror to be called off: the disk stays where it is then, and
+// the next run starts from the same place.
 func (r *rig) evacuate(ctx context.Context, d contract.DiskID, to string) (out evacuation, err error) {
 	if err := blank(to); err != nil {
 		return out, err
@@ -141,22 +132,23 @@ func (r *rig) evacuate(ctx context.Context, d contract.DiskID, to string) (out e
 		return out, err
 	}
 	r.moves++
-	in := contract.MoveInput{Disk: d, Move: fmt.Sprintf("bench-%d", r.moves)}
-	p, err := r.m.PrepareMove(ctx, contract.PrepareMoveInput{Disk: d, Move: in.Move, Generation: m.Generation + 1, Volumes: []string{to}})
+	out.move = contract.MoveInput{Disk: d, Move: fmt.Sprintf("bench-%d", r.moves)}
+	p, err := r.m.PrepareMove(ctx, contract.PrepareMoveInput{Disk: d, Move: out.move.Move, Generation: m.Generation + 1, Volumes: []string{to}})
 	if err != nil {
 		return out, err
 	}
 	out.region = p.Move.RegionBytes
 	dropCaches()
 	start := time.Now()
-	out.EvacuateResult, err = r.m.Evacuate(ctx, in, func(contract.CopyProgress) {})
+	out.EvacuateResult, err = r.m.Evacuate(ctx, out.move, func(contract.CopyProgress) {})
 	out.seconds = time.Since(start).Seconds()
-	if err != nil {
-		return out, err
-	}
 	out.begin = r.copying.Sub(start).Seconds()
-	_, err = r.m.AbortMove(ctx, in)
 	return out, err
+}
+
+func (r *rig) callOff(ctx context.Context, e evacuation) error {
+	_, err := r.m.AbortMove(ctx, e.move)
+	return err
 }
 
 // dropCaches writes everything back and empties the page cache of the node.
@@ -183,4 +175,11 @@ func timed(ctx context.Context, name string, args ...string) (float64, error) {
 	start := time.Now()
 	_, err := shell(ctx, name, args...)
 	return time.Since(start).Seconds(), err
+}
+
+// dd copies as much as a move did, between the same volumes, and tells how long
+// it took, in seconds.
+func (r *rig) dd(ctx context.Context, from, to string, e evacuation) (float64, error) {
+	return timed(ctx, "dd", "if="+node.VolumePath(from), "of="+node.VolumePath(to), "bs=1M", fmt.Sprintf("count=%d", e.CopiedBytes/mib),
+		"skip=16", "seek=16", "oflag=direct", "conv=fsync,notrunc", "status=none")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/tests/bench/wire"
@@ -32,7 +33,7 @@ var loads = []load{
 // block costs.
 func stackExperiment(ctx context.Context, r *rig) error {
 	area := size(r, 96*mib, 160*mib)
-	vol, err := r.volume(5 * area)
+	vol, _, err := r.cloudVolumes(ctx)
 	if err != nil {
 		return err
 	}
@@ -45,58 +46,49 @@ func stackExperiment(ctx context.Context, r *rig) error {
 	stack := target{"/dev/mapper/ebb-" + string(d), 0, area}
 	raw := target{node.VolumePath(vol), 4 * area, area}
 	fresh := target{stack.path, 2 * area, area}
-	first := map[string]float64{}
-	for name, t := range map[string]target{"stack": stack, "raw": raw} {
-		if first[name], err = t.fio(ctx, "--rw=write", "--bs=1M", "--iodepth=4", "--end_fsync=1"); err != nil {
-			return err
-		}
-	}
-	if err := r.say("", "first sequential write: stack vs raw", first["stack"]/first["raw"], "x", "allocates; raw %.0f MiB/s", first["raw"]/float64(mib)); err != nil {
+	first, err := fio(ctx, []string{"--rw=write", "--bs=1M", "--iodepth=4", "--end_fsync=1"}, stack, raw)
+	if err != nil {
 		return err
 	}
-	runtime := fmt.Sprintf("--runtime=%d", size(r, 1, 3))
+	if err := r.say("", "first sequential write: stack vs raw", first[0]/first[1], "x", "allocates; raw %.0f MiB/s", first[1]/float64(mib)); err != nil {
+		return err
+	}
+	var turns []target
+	for range size(r, 4, 16) {
+		turns = append(turns, stack, raw)
+	}
 	logs := map[string]float64{}
 	count := map[string]float64{}
 	for _, l := range loads {
+		rates, err := fio(ctx, append([]string{"--time_based", "--runtime=1"}, l.args...), turns...)
+		if err != nil {
+			return err
+		}
 		var stacks, raws, ratios []float64
-		for range size(r, 2, 3) {
-			args := append([]string{"--time_based", runtime}, l.args...)
-			a, err := stack.fio(ctx, args...)
-			if err != nil {
-				return err
-			}
-			b, err := raw.fio(ctx, args...)
-			if err != nil {
-				return err
-			}
-			stacks, raws, ratios = append(stacks, a), append(raws, b), append(ratios, a/b)
+		for i := 0; i < len(rates); i += 2 {
+			stacks, raws, ratios = append(stacks, rates[i]), append(raws, rates[i+1]), append(ratios, rates[i]/rates[i+1])
 		}
 		per := float64(mib)
 		if l.unit == "IOPS" {
 			per = float64(4 * kib)
 		}
-		ratio := wire.Median(stacks) / wire.Median(raws)
+		ratio := wire.Median(ratios) // of neighbours in time
 		added := ""
 		if l.unit == "IOPS" { // how long the stack holds a request up, which is the same on any volume
 			added = fmt.Sprintf("; %+.0f us a request", (1/wire.Median(stacks)-1/wire.Median(raws))*4*float64(kib)*1e6)
 		}
 		logs[l.kind] += math.Log(ratio)
 		count[l.kind]++
-		if err := r.say("", l.name+": stack vs raw", ratio, "x", "raw %.0f %s, stack %.0f; rounds %.2f%s", wire.Median(raws)/per, l.unit, wire.Median(stacks)/per, ratios, added); err != nil {
+		if err := r.say("", l.name+": stack vs raw", ratio, "x", "raw %.0f %s, stack %.0f; rounds %.2f to %.2f%s", wire.Median(raws)/per, l.unit, wire.Median(stacks)/per, slices.Min(ratios), slices.Max(ratios), added); err != nil {
 			return err
 		}
 	}
 	// Each of these writes begins a block, which the pool zeroes first.
-	begin := []string{"--rw=write:124k", "--bs=4k", "--iodepth=1", "--fsync=1", fmt.Sprintf("--io_size=%d", area/32)}
-	a, err := fresh.fio(ctx, begin...)
+	begin, err := fio(ctx, []string{"--rw=write:124k", "--bs=4k", "--iodepth=1", "--fsync=1", fmt.Sprintf("--io_size=%d", area/32)}, fresh, raw)
 	if err != nil {
 		return err
 	}
-	b, err := raw.fio(ctx, begin...)
-	if err != nil {
-		return err
-	}
-	if err := r.say("", "first 4k write of a block + fsync: stack vs raw", a/b, "x", "raw %.0f IOPS, stack %.0f", b/float64(4*kib), a/float64(4*kib)); err != nil {
+	if err := r.say("", "first 4k write of a block + fsync: stack vs raw", begin[0]/begin[1], "x", "raw %.0f IOPS, stack %.0f", begin[1]/float64(4*kib), begin[0]/float64(4*kib)); err != nil {
 		return err
 	}
 	for _, k := range []string{"seq", "rand4k", "fsync"} {
@@ -113,15 +105,18 @@ type target struct {
 	offset, size int64
 }
 
-// fio runs a job and gives its rate in bytes per second.
-func (t target) fio(ctx context.Context, args ...string) (float64, error) {
-	dropCaches()
-	out, err := shell(ctx, "fio", append([]string{
-		"--name=bench", "--filename=" + t.path, "--direct=1", "--ioengine=libaio", "--output-format=json", "--randrepeat=1",
-		fmt.Sprintf("--offset=%d", t.offset), fmt.Sprintf("--size=%d", t.size), "--allow_mounted_write=0", "--thread",
-	}, args...)...)
+// fio runs one job on the targets in turn and gives its rates in bytes per
+// second.
+func fio(ctx context.Context, job []string, targets ...target) ([]float64, error) {
+	args := append([]string{
+		"--output-format=json", "--name=global", "--direct=1", "--ioengine=libaio", "--randrepeat=1", "--allow_mounted_write=0", "--thread",
+	}, job...)
+	for i, t := range targets {
+		args = append(args, fmt.Sprintf("--name=turn%d", i), "--stonewall", "--filename="+t.path, fmt.Sprintf("--offset=%d", t.offset), fmt.Sprintf("--size=%d", t.size))
+	}
+	out, err := shell(ctx, "fio", args...)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var result struct {
 		Jobs []struct {
@@ -131,9 +126,12 @@ func (t target) fio(ctx context.Context, args ...string) (float64, error) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &result); err != nil || len(result.Jobs) != 1 {
-		return 0, fmt.Errorf("output of fio: %w: %.200s", err, out)
+	if err := json.Unmarshal([]byte(out), &result); err != nil || len(result.Jobs) != len(targets) {
+		return nil, fmt.Errorf("output of fio: %w: %.200s", err, out)
 	}
-	j := result.Jobs[0]
-	return (j.Read.IOBytes + j.Write.IOBytes) / max(1, j.Read.Runtime+j.Write.Runtime) * 1000, nil
+	var rates []float64
+	for _, j := range result.Jobs {
+		rates = append(rates, (j.Read.IOBytes+j.Write.IOBytes)/max(1, j.Read.Runtime+j.Write.Runtime)*1000)
+	}
+	return rates, nil
 }

@@ -45,9 +45,7 @@ type Message struct {
 type Params struct {
 	Quick bool   `json:"quick"`
 	Seed  uint64 `json:"seed"`
-	// Cloud volumes instead of files: see the guest's cloud.go.
-	Cloud bool `json:"cloud,omitempty"`
-	Disks int  `json:"disks,omitempty"` // for the experiment disks
+	Disks int    `json:"disks,omitempty"` // for the experiment disks
 }
 
 // Median of some values; 0 of none.
