@@ -175,8 +175,12 @@ func full(seed uint64) []scenario {
 				out = append(out, sc)
 			}
 		}
+		moments := 3
+		if op == foldOp { // as shrinkOp, but for the steps above
+			moments = 1
+		}
 		for _, what := range append(strikes, everything) {
-			for range 3 {
+			for range moments {
 				out = append(out, scenario{op: op, what: what, want: rejected.ifDies(what), when: at(time.Duration(rng.Int64N(int64(op.lasts()))).Round(time.Millisecond))})
 			}
 		}
