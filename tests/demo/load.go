@@ -41,12 +41,13 @@ func (d *demo) share() error {
 // writer is an ackwriter in a node.
 type writer struct {
 	p      node.Process
+	set    string
 	out    *bytes.Buffer
 	status string
 }
 
 func (d *demo) startWriter(ctx context.Context, i int, set string) (*writer, error) {
-	w := &writer{out: &bytes.Buffer{}, status: filepath.Join(d.Nodes[i].Dir(), set+".status")}
+	w := &writer{set: set, out: &bytes.Buffer{}, status: filepath.Join(d.Nodes[i].Dir(), set+".status")}
 	p, err := d.Nodes[i].Start(context.WithoutCancel(ctx), node.Command{
 		Path: d.Bin("ackwriter"), Args: []string{"write", mountPath + "/" + set, d.journal(set), "-pause", "5ms", "-status", w.status}, Stdout: w.out, Stderr: w.out,
 	})
@@ -65,7 +66,7 @@ func (w *writer) stats(s *summary) error {
 	if err != nil {
 		return err
 	}
-	return s.add(b)
+	return s.add(w.set, b)
 }
 
 // stop ends a writer and adds what it saw.
@@ -77,16 +78,20 @@ func (w *writer) stop(s *summary) error {
 	if err != nil || code != 0 {
 		return errors.Join(fmt.Errorf("the writer ended with %d: %s", code, w.out), err)
 	}
-	return s.add(w.out.Bytes())
+	return s.add(w.set, w.out.Bytes())
 }
 
-func (s *summary) add(b []byte) error {
+// add adds what the writer of a set saw.
+func (s *summary) add(set string, b []byte) error {
 	var st acked.Stats
 	if err := json.Unmarshal(b, &st); err != nil {
 		return fmt.Errorf("writer: %w: %s", err, b)
 	}
 	s.Failed += st.Failed
 	s.LongestStallMS = max(s.LongestStallMS, st.LongestStallMS)
+	if set == "fill" {
+		s.StallFillingMS = max(s.StallFillingMS, st.LongestStallMS)
+	}
 	return nil
 }
 
@@ -96,7 +101,7 @@ func (d *demo) writeAll(ctx context.Context, set, flags string) error {
 	if err != nil {
 		return err
 	}
-	return d.sum.add([]byte(out))
+	return d.sum.add(set, []byte(out))
 }
 
 // check reads every acknowledged write back. The last check is the one that

@@ -46,9 +46,11 @@ type summary struct {
 	FsckClean       bool      `json:"fsck_clean"`
 	Filesystem      string    `json:"filesystem"`
 
-	Postgres      string `json:"postgres"` // what was checked of the database
-	HistoryEvents int64  `json:"history_events_shrink"`
-	Seconds       int64  `json:"seconds"`
+	// Of the writer that fills the disk: it may wait for a growth.
+	StallFillingMS int64  `json:"longest_write_stall_filling_ms"`
+	Postgres       string `json:"postgres"` // what was checked of the database
+	HistoryEvents  int64  `json:"history_events_shrink"`
+	Seconds        int64  `json:"seconds"`
 }
 
 func main() {
@@ -403,7 +405,7 @@ func (d *demo) table() {
 		{"used at the shrink, copied, compared", fmt.Sprintf("%s, %s, %s", gib(s.Used), gib(s.Copied), gib(s.Verified))},
 		{"acknowledged writes", fmt.Sprint(s.Acked)},
 		{"lost, wrong, failed", fmt.Sprintf("%d, %d, %d", s.Lost, s.Wrong, s.Failed)},
-		{"longest write stall", fmt.Sprintf("%d ms", s.LongestStallMS)},
+		{"longest write stall", fmt.Sprintf("%d ms (filling faster than it grows: %d ms)", s.LongestStallMS, s.StallFillingMS)},
 		{"table swaps", fmt.Sprintf("%v ms", s.SwapPausesMS)},
 		{"power cuts, resumed at", fmt.Sprintf("%d, %.0f%%", s.PowerCuts, s.ResumedFraction*100)},
 		{"database", s.Postgres},
