@@ -96,3 +96,14 @@ func (l Limits) shaped(typ string, gib int64, iops, mibs int32, n int) (shape, b
 	}
 	return s, s.GiB <= t.MaxGiB
 }
+
+// Gives tells whether a type can give a performance at all, with up to so many
+// volumes.
+func (l Limits) Gives(typ string, iops, mibs int32, stripes int) bool {
+	for n := 1; n <= max(stripes, 1); n++ {
+		if _, ok := l.shaped(typ, 1, iops, mibs, n); ok {
+			return true
+		}
+	}
+	return false
+}
