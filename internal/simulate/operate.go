@@ -1,0 +1,248 @@
+package simulate
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/ebb-storage/ebb/internal/plan"
+	"github.com/ebb-storage/ebb/internal/report"
+	"github.com/ebb-storage/ebb/internal/trace"
+)
+
+// decide asks the planner and does as it says.
+func (p *player) decide(i int) {
+	now := time.Unix(p.now, 0).UTC()
+	f := p.facts
+	f.FilesystemUsedBytes = int64(p.used)
+	f.UsedBytes = int64(min(p.mapped(), float64(p.pool)))
+	f.Full = p.waiting != never
+	f.FillRate = p.measured(p.now)
+	if p.move != nil && p.lacks(p.mapped(), f.FillRate) {
+		// A growth that goes before a move under way.
+		p.abort("the disk needs room at once")
+	}
+	h := plan.Summarize(now, p.records, p.rule.LookBack)
+	d := plan.Decide(now, f, h, p.rule, p.o.Limits, p.o.Prices)
+	p.tally.decisions++
+	if d.Action == plan.None {
+		if p.lacks(p.mapped(), f.FillRate) {
+			p.retry = p.now + asksAgain
+		}
+		if d.Wanted != plan.None && d.Why != p.refused {
+			p.tally.refusal(p, d)
+		}
+		p.refused = d.Why
+		return
+	}
+	p.refused = plan.WhyNone
+	switch d.Action {
+	case plan.Grow:
+		p.grow(d, now, i)
+	case plan.Append:
+		p.append(d, i)
+	case plan.Shrink:
+		p.shrink(d, h)
+	}
+}
+
+func (p *player) grow(d plan.Decision, now time.Time, i int) {
+	k := -1
+	for n, v := range p.facts.Volumes {
+		if v.ID == d.Volume {
+			k = n
+		}
+	}
+	if k < 0 || !p.ebs.allows(now, p.facts.Volumes[k], d.VolumeGiB) {
+		p.tally.ebsRefused++
+		p.retry = p.now + asksAgain
+		return
+	}
+	v := &p.facts.Volumes[k]
+	took := p.ebs.modify()
+	modified(v, now)
+	p.modification()
+	g := &growth{d: d, began: p.now, volume: k, newGiB: d.VolumeGiB, fromGiB: v.GiB}
+	g.at = p.now + seconds(took)
+	v.OptimizingUntil = now.Add(took + p.ebs.optimize(d.VolumeGiB))
+	p.growth = g
+	if took > modifyPatience {
+		// It is waited for so long; then another volume takes its place at once.
+		late := *g
+		p.late = &late
+		g.volume, g.fromGiB, g.newGiB = -1, 0, d.VolumeGiB-late.fromGiB
+		g.at = p.now + seconds(modifyPatience+p.ebs.create())
+	}
+	p.checkOscillation(i)
+}
+
+func (p *player) append(d plan.Decision, i int) {
+	p.growth = &growth{d: d, began: p.now, volume: -1, newGiB: d.VolumeGiB, at: p.now + seconds(p.ebs.create())}
+	p.checkOscillation(i)
+}
+
+func seconds(d time.Duration) int64 { return max(int64((d+time.Second-1)/time.Second), 1) }
+
+// grown is when new room can be used.
+func (p *player) grown(g *growth) {
+	from := p.backingGiB
+	if g.volume >= 0 {
+		p.facts.Volumes[g.volume].GiB = g.newGiB
+	} else {
+		p.made++
+		p.facts.Volumes = append(p.facts.Volumes, plan.Volume{
+			ID: "vol-" + strconv.Itoa(p.made), GiB: g.newGiB, Type: g.d.Type, IOPS: g.d.IOPS, ThroughputMiBs: g.d.ThroughputMiBs,
+		})
+	}
+	if p.rate > 0 && p.waiting == never && float64(p.pool)-p.mapped() < p.rate*nearSeconds {
+		p.tally.near(p)
+	}
+	p.overhead += (g.newGiB-g.fromGiB)*trace.GiB/1000 + 4*trace.MiB
+	p.resized()
+	what := "grow"
+	if g.volume < 0 {
+		what = "append"
+	}
+	p.operation(what, g.d, from, p.backingGiB, g.began)
+}
+
+// nearSeconds of writing left, when a growth arrives, is a near miss.
+const nearSeconds = 10
+
+func (p *player) shrink(d plan.Decision, h plan.History) {
+	n := max(d.Stripes, 1)
+	v := plan.Volume{GiB: d.VolumeGiB, Type: d.Type, IOPS: d.IOPS, ThroughputMiBs: d.ThroughputMiBs}
+	mibs := p.o.Limits.CopyMiBs
+	if p.rule.ThrottleMiBs > 0 {
+		mibs = min(mibs, float64(p.rule.ThrottleMiBs))
+	}
+	took := setUp + time.Duration(2*float64(d.CopyBytes)/float64(trace.MiB)/mibs*1e9) // copied and compared
+	gib := d.VolumeGiB * int64(n)
+	p.move = &move{
+		began: p.now, at: p.now + seconds(took), d: d, gib: gib, pool: gib*trace.GiB - plan.OverheadBytes(gib),
+		month: p.o.Prices.VolumeMonth(v) * float64(n), peak: max(h.PeakUsedBytes, int64(p.used)),
+	}
+	p.tally.moving(p.now, p.move.at)
+	if p.rule.Snapshot {
+		p.tally.snapshot(p, plan.For(p.used/float64(trace.GiB)*p.o.Prices.SnapshotGiBMonth, p.rule.SnapshotRetention))
+	}
+	p.extras()
+}
+
+// moved is when a move is committed.
+func (p *player) moved(m *move) {
+	from := p.backingGiB
+	p.move = nil
+	p.tally.moved(p, m.d.CopyBytes, p.o.Prices.CopyGiB*float64(m.d.CopyBytes)/float64(trace.GiB))
+	p.retired = append(p.retired, retired{until: p.now + int64(p.rule.GracePeriod/time.Second), gib: p.backingGiB, month: p.volumesUSD})
+	p.facts.Volumes = p.facts.Volumes[:0]
+	for range max(m.d.Stripes, 1) {
+		p.made++
+		p.facts.Volumes = append(p.facts.Volumes, plan.Volume{
+			ID: "vol-" + strconv.Itoa(p.made), GiB: m.d.VolumeGiB, Type: m.d.Type, IOPS: m.d.IOPS, ThroughputMiBs: m.d.ThroughputMiBs,
+		})
+	}
+	p.late = nil
+	p.rebuilt()
+	if p.backingGiB < from {
+		p.lastShrink = &shrunk{at: p.now, from: from, to: p.backingGiB, peak: m.peak}
+	}
+	what := "shrink"
+	switch {
+	case m.d.Fold:
+		what = "fold"
+	case p.backingGiB == from:
+		what = "change"
+	}
+	p.operation(what, m.d, from, p.backingGiB, m.began)
+}
+
+// abort gives a move up: what was copied and its snapshot are lost.
+func (p *player) abort(format string, args ...any) {
+	m := p.move
+	p.move = nil
+	p.extras()
+	d := m.d
+	d.Reason = fmt.Sprintf(format, args...)
+	p.tally.aborted++
+	p.operation("abort", d, p.backingGiB, p.backingGiB, m.began)
+}
+
+// modification counts one of the disk's.
+func (p *player) modification() {
+	n := 0
+	for _, at := range p.mods {
+		if at > p.now-24*hour {
+			p.mods[n] = at
+			n++
+		}
+	}
+	p.mods = append(p.mods[:n], p.now)
+	p.tally.maxMods = max(p.tally.maxMods, len(p.mods))
+}
+
+func (p *player) expand(gib int64) {
+	p.original.GiB = gib
+	p.facts.SizeBytes = gib * trace.GiB
+	p.tally.expands++
+	p.resized()
+}
+
+func (p *player) operation(what string, d plan.Decision, from, to, began int64) {
+	op := report.Operation{
+		At: time.Unix(began, 0).UTC(), Disk: p.d.ID, Namespace: p.d.Namespace, Class: p.d.Class, What: what, Urgent: d.Urgent,
+		FromGiB: from, ToGiB: to, UsedBytes: int64(p.used), Took: time.Duration(p.now-began) * time.Second, Why: d.Reason,
+	}
+	p.tally.operation(op)
+	if p.o.Operation != nil {
+		p.ops = append(p.ops, op)
+	}
+}
+
+// An oscillation is a shrink that is followed by a growth of the same disk within
+// oscillationDays, although usage did not go beyond what had been seen when the
+// shrink was decided: neither up to the growth nor in the hour after it (growth
+// goes ahead of a fill) was more used than the greatest use in the planner's
+// look-back window before the shrink, and a fiftieth.
+const (
+	oscillationDays = 7
+	oscillationMore = 1.02
+)
+
+func (p *player) checkOscillation(i int) {
+	s := p.lastShrink
+	if s == nil {
+		return
+	}
+	p.lastShrink = nil
+	if p.now-s.at > oscillationDays*24*hour {
+		return
+	}
+	peak := p.peak(s.at, p.now+hour, i)
+	if float64(peak) > float64(s.peak)*oscillationMore {
+		p.tally.regrown++
+		return
+	}
+	p.tally.oscillation(p, fmt.Sprintf("%s: shrunk from %d to %d GiB at %s with %s as the peak, grows at %s with %s",
+		p.d.ID, s.from, s.to, time.Unix(s.at, 0).UTC().Format(time.RFC3339), plan.Bytes(s.peak),
+		time.Unix(p.now, 0).UTC().Format(time.RFC3339), plan.Bytes(peak)))
+}
+
+// peak is the greatest use from one time to another; i is the sample after now.
+func (p *player) peak(from, to int64, i int) int64 {
+	var peak int64
+	s := p.d.Samples
+	for k := i; k > 0 && s[k].At > from; k-- {
+		peak = max(peak, at(s[k-1], s[k], from), at(s[k-1], s[k], min(s[k].At, to)))
+	}
+	for k := i + 1; k < len(s) && s[k-1].At < to; k++ {
+		peak = max(peak, at(s[k-1], s[k], to))
+	}
+	return peak
+}
+
+// at is the use at a moment, or at the end of the line that is nearer to it.
+func at(a, b trace.Sample, when int64) int64 {
+	when = min(max(when, a.At), b.At)
+	return trace.Between(a, b, when).Used
+}
