@@ -217,7 +217,7 @@ func (c *weighing) move() bool {
 	bytes := max(c.comfortable(base, rate), int64(float64(base)*1.05/0.95))
 	gib := min(max(fitting(min(bytes, c.f.SizeBytes)), min(c.r.FloorGiB, c.ceilingGiB())), c.have)
 	old := c.p.BackingMonth(c.f.Volumes)
-	fold := len(c.f.Volumes) > 1
+	fold := len(c.f.Volumes) > 1 && !c.f.Striped
 	least := max(c.r.MinShrinkGiB, int64(math.Ceil(float64(c.have)*c.r.MinShrink)), c.step(gib)+1)
 	if !fold && c.have-gib < least && !c.retyping() {
 		return false
@@ -289,7 +289,7 @@ func (c *weighing) holdMove() {
 
 // retyping tells whether a move may be worth its while without a smaller size.
 func (c *weighing) retyping() bool {
-	return c.r.FollowPeak || len(c.r.Types) > 0 || c.r.MaxStripes > 1 || c.f.Volumes[0].Type == gp2
+	return c.r.FollowPeak || len(c.r.Types) > 0 || c.stripes() > 1 || c.f.Volumes[0].Type == gp2
 }
 
 func recentFirst(now time.Time, at []time.Time, window time.Duration) []time.Time {

@@ -34,6 +34,9 @@ type Facts struct {
 	Full                bool    `json:"full,omitempty"`     // writes wait for a free block
 
 	Volumes []Volume `json:"volumes"` // the backing, by index
+	// Striped: the volumes were made together, for performance. False: those after
+	// the first were appended.
+	Striped bool `json:"striped,omitempty"`
 	// Operation that runs on the disk ("Shrink", ...); empty: none.
 	Operation string `json:"operation,omitempty"`
 }
@@ -65,14 +68,29 @@ func (f Facts) BackingGiB() int64 {
 // PoolBytes is what of the backing can hold data.
 func (f Facts) PoolBytes() int64 { return f.BackingGiB()*contract.GiB - f.OverheadBytes }
 
-// delivered is what the volumes give together.
-func (f Facts) delivered() (iops, mibs int32) {
+// delivered is what the backing gives: surely what its best volume does, since
+// what is hot may lie on one, and at most what all do together.
+func (l Limits) delivered(f Facts) (surely, together performance) {
 	for _, v := range f.Volumes {
-		i, m := Delivered(v.facts())
-		// A linear pool's hot spot may lie on one volume: only the best one counts.
-		iops, mibs = max(iops, i), max(mibs, m)
+		p := l.performance(v)
+		surely = performance{max(surely.iops, p.iops), max(surely.mibs, p.mibs)}
+		together = performance{together.iops + p.iops, together.mibs + p.mibs}
 	}
-	return iops, mibs
+	if f.Striped {
+		surely = together
+	}
+	return surely, together
+}
+
+type performance struct{ iops, mibs int32 }
+
+// performance of one volume; zeros where it is not known (st1, sc1, standard).
+func (l Limits) performance(v Volume) performance {
+	iops, mibs := Delivered(v.facts())
+	if t := l.Types[v.Type]; t.CarriedMiBs > 0 {
+		mibs = min(t.CarriedMiBs, iops/t.IOPSPerMiBs)
+	}
+	return performance{iops, mibs}
 }
 
 func (v Volume) facts() contract.VolumeFacts {

@@ -37,10 +37,7 @@ type History struct {
 
 // Summarize reads hourly records, oldest first, as a policy looks at them: peaks
 // over lookBack, the rest over all there is. Records from after now are left
-// out; gaps are allowed, and do not count as known.
-//
-// A shrink that had to be taken back soon lengthens the window (see regrets): what
-// comes once in a while is a need, too.
+// out. Gaps are allowed: nothing was used in them as far as planning knows.
 func Summarize(now time.Time, records []Record, lookBack time.Duration) History {
 	hour := now.Unix() / 3600
 	for len(records) > 0 && records[len(records)-1].Hour > hour {

@@ -20,6 +20,7 @@ type Limits struct {
 }
 
 // TypeLimits of one volume type. Zero MaxIOPS, MaxMiBs: nothing is provisioned.
+// io1 carries up to 1,000 MiB/s with small I/O; 500 is what it always does.
 type TypeLimits struct {
 	MinGiB, MaxGiB int64
 	BaseIOPS       int32 // comes with the volume
@@ -28,6 +29,7 @@ type TypeLimits struct {
 	BaseMiBs       int32
 	MaxMiBs        int32
 	IOPSPerMiBs    int32 // IOPS each MiB/s needs
+	CarriedMiBs    int32 // most throughput that comes with IOPS, where none is provisioned
 }
 
 // DefaultLimits are those of the EBS user guide.
@@ -35,8 +37,8 @@ func DefaultLimits() Limits {
 	return Limits{
 		Types: map[string]TypeLimits{
 			gp3:        {MinGiB: 1, MaxGiB: 65536, BaseIOPS: gp3BaseIOPS, MaxIOPS: gp3MaxIOPS, IOPSPerGiB: gp3IOPSPerGiB, BaseMiBs: gp3BaseThroughput, MaxMiBs: gp3MaxThroughput, IOPSPerMiBs: 4},
-			io1:        {MinGiB: 4, MaxGiB: 16384, MaxIOPS: 64000, IOPSPerGiB: 50},
-			io2:        {MinGiB: 4, MaxGiB: 65536, MaxIOPS: 256000, IOPSPerGiB: 1000},
+			io1:        {MinGiB: 4, MaxGiB: 16384, MaxIOPS: 64000, IOPSPerGiB: 50, IOPSPerMiBs: 4, CarriedMiBs: 500},
+			io2:        {MinGiB: 4, MaxGiB: 65536, MaxIOPS: 256000, IOPSPerGiB: 1000, IOPSPerMiBs: 4, CarriedMiBs: 4000},
 			gp2:        {MinGiB: 1, MaxGiB: 16384},
 			"st1":      {MinGiB: 125, MaxGiB: 16384},
 			"sc1":      {MinGiB: 125, MaxGiB: 16384},

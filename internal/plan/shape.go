@@ -18,25 +18,34 @@ func (s shape) volumes() []Volume {
 	return out
 }
 
-// need is the performance a new backing must have, in all.
-func (c *weighing) need() (iops, mibs int32) {
-	haveIOPS, haveMiBs := c.f.delivered()
-	if !c.r.FollowPeak {
-		return max(haveIOPS, c.h.PeakIOPS, c.r.MinIOPS), max(haveMiBs, c.h.PeakMiBs, c.r.MinMiBs)
+// need is the performance a new backing must have, in all: the recorded peak, the
+// policy's least, and unless the policy follows the peak what there is now. A peak
+// above what the volumes can give was not theirs (holes are read for nothing).
+func (c *weighing) need() performance {
+	surely, together := c.l.delivered(c.f)
+	return performance{
+		c.needed(c.h.PeakIOPS, surely.iops, together.iops, c.r.MinIOPS),
+		c.needed(c.h.PeakMiBs, surely.mibs, together.mibs, c.r.MinMiBs),
 	}
-	return max(lifted(c.h.PeakIOPS, haveIOPS, c.r.PeakHeadroom), c.r.MinIOPS), max(lifted(c.h.PeakMiBs, haveMiBs, c.r.PeakHeadroom), c.r.MinMiBs)
 }
 
-// lifted is a peak with headroom, but no more than the volume delivers now: what
-// runs into its limit would otherwise be given more each time.
-func lifted(peak, have int32, headroom float64) int32 {
-	return max(peak, min(int32(math.Ceil(float64(peak)*(1+headroom))), have))
+func (c *weighing) needed(peak, surely, together, least int32) int32 {
+	if together > 0 {
+		peak = min(peak, together)
+	}
+	if !c.r.FollowPeak {
+		return max(surely, peak, least)
+	}
+	// What runs into its limit is not given more each time: the headroom ends at
+	// what the volumes deliver now.
+	lifted := min(int32(math.Ceil(float64(peak)*(1+c.r.PeakHeadroom))), together)
+	return max(peak, lifted, least)
 }
 
 // choose is the cheapest backing of at least gib that the rule allows and that
 // gives the needed performance.
 func (c *weighing) choose(gib int64) (shape, bool) {
-	iops, mibs := c.need()
+	need := c.need()
 	types := c.r.Types
 	if len(types) == 0 {
 		types = []string{c.f.Volumes[0].Type}
@@ -47,8 +56,12 @@ func (c *weighing) choose(gib int64) (shape, bool) {
 	var best shape
 	found, cheapest := false, 0.0
 	for _, t := range types {
-		for n := 1; n <= max(c.r.MaxStripes, 1); n++ {
-			s, ok := c.l.shaped(t, gib, iops, mibs, n)
+		for n := 1; n <= c.stripes(); n++ {
+			size := gib
+			if n > 1 {
+				size++ // each volume has headers of its own
+			}
+			s, ok := c.l.shaped(t, size, need, n)
 			if !ok {
 				continue
 			}
@@ -60,16 +73,25 @@ func (c *weighing) choose(gib int64) (shape, bool) {
 	return best, found
 }
 
-// shaped is the least backing of n volumes of a type that gives gib, iops and
-// mibs together.
-func (l Limits) shaped(typ string, gib int64, iops, mibs int32, n int) (shape, bool) {
+// stripes is how many volumes a new backing may have.
+func (c *weighing) stripes() int {
+	n := max(c.r.MaxStripes, 1)
+	if c.f.Striped {
+		n = max(n, len(c.f.Volumes))
+	}
+	return n
+}
+
+// shaped is the least backing of n volumes of a type that has gib and the needed
+// performance, together.
+func (l Limits) shaped(typ string, gib int64, need performance, n int) (shape, bool) {
 	t, ok := l.Types[typ]
 	if !ok {
 		return shape{}, false
 	}
 	k := int32(n)
 	s := shape{Volume: Volume{Type: typ, GiB: max((gib+int64(n)-1)/int64(n), t.MinGiB)}, count: n}
-	iops, mibs = (iops+k-1)/k, (mibs+k-1)/k
+	iops, mibs := (need.iops+k-1)/k, (need.mibs+k-1)/k
 	switch {
 	case typ == gp2:
 		if iops > gp2BurstIOPS {
@@ -87,10 +109,13 @@ func (l Limits) shaped(typ string, gib int64, iops, mibs int32, n int) (shape, b
 			s.ThroughputMiBs = max(mibs, t.BaseMiBs)
 			s.IOPS = max(s.IOPS, s.ThroughputMiBs*t.IOPSPerMiBs)
 		}
+		if t.CarriedMiBs > 0 {
+			s.IOPS = max(s.IOPS, mibs*t.IOPSPerMiBs)
+		}
 		if s.IOPS > t.BaseIOPS && t.IOPSPerGiB > 0 {
 			s.GiB = max(s.GiB, (int64(s.IOPS)+t.IOPSPerGiB-1)/t.IOPSPerGiB)
 		}
-		if s.IOPS > t.MaxIOPS || t.MaxMiBs > 0 && s.ThroughputMiBs > t.MaxMiBs {
+		if s.IOPS > t.MaxIOPS || t.MaxMiBs > 0 && s.ThroughputMiBs > t.MaxMiBs || t.CarriedMiBs > 0 && mibs > t.CarriedMiBs {
 			return shape{}, false
 		}
 	}
@@ -101,7 +126,7 @@ func (l Limits) shaped(typ string, gib int64, iops, mibs int32, n int) (shape, b
 // volumes.
 func (l Limits) Gives(typ string, iops, mibs int32, stripes int) bool {
 	for n := 1; n <= max(stripes, 1); n++ {
-		if _, ok := l.shaped(typ, 1, iops, mibs, n); ok {
+		if _, ok := l.shaped(typ, 1, performance{iops, mibs}, n); ok {
 			return true
 		}
 	}
