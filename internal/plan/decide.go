@@ -281,7 +281,12 @@ func (c *weighing) holdMove() {
 			}
 		}
 	}
-	if open, next := c.r.openAt(start); !open {
+	switch open, next := c.r.openAt(start); {
+	case open:
+	case next.IsZero():
+		c.hold(Shrink, WhyWindow, time.Time{}, "no maintenance window ever opens")
+		c.d.NotBefore = time.Time{}
+	default:
 		c.hold(Shrink, WhyWindow, next, "outside of the maintenance windows; the next opens %s", next.UTC().Format(time.RFC3339))
 	}
 	c.gate()
