@@ -35,7 +35,7 @@ GO_FILES := find . -name '*.go' -not -path './build/*' -not -path './.*' -print0
 # The tests boot nodes, each a process that wants a core.
 TEST_FLAGS ?= -p 2 -timeout 30m
 
-.PHONY: help setup build demo test test-full bench lint fmt generate verify clean
+.PHONY: help setup build demo test test-full bench simulate lint fmt generate verify clean
 .PHONY: need-go tools lint-tools temporal test-packages demo-packages bench-packages full-packages
 
 help: ## show this
@@ -65,6 +65,12 @@ test-full: need-go full-packages temporal ## run every crash and fault test too,
 
 bench: need-go bench-packages temporal ## measure moves, stalls, overhead and footprint
 	go run ./tests/bench
+
+simulate: need-go ## play 10,000 generated disks over 90 days to the planner, with a report
+	@mkdir -p build/simulate
+	go build -o build/simulate/ebb ./starter
+	build/simulate/ebb simulate --generate ai-platform --disks 10000 --days 90 \
+	  --summary build/simulate/summary.json --html build/simulate/report.html --csv build/simulate/fleet.csv
 
 lint: lint-tools ## golangci-lint, gofumpt, workflowcheck
 	$(BIN)/golangci-lint run ./...

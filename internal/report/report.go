@@ -189,18 +189,28 @@ func (r *Report) CSV(w io.Writer) error {
 	return c.Error()
 }
 
-// OperationsCSV writes operations, one row for each.
-func OperationsCSV(w io.Writer, ops []Operation) error {
+// OperationsWriter writes operations as CSV, one row for each, as they come.
+type OperationsWriter struct{ csv *csv.Writer }
+
+// NewOperationsWriter writes the header. Call Flush at the end.
+func NewOperationsWriter(w io.Writer) *OperationsWriter {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"time", "disk", "namespace", "class", "operation", "urgent", "from_gib", "to_gib", "used_bytes", "took_seconds", "why"})
-	for _, o := range ops {
-		_ = c.Write([]string{
-			o.At.UTC().Format(time.RFC3339), o.Disk, o.Namespace, o.Class, o.What, strconv.FormatBool(o.Urgent), whole(o.FromGiB), whole(o.ToGiB),
-			whole(o.UsedBytes), strconv.FormatFloat(o.Took.Seconds(), 'f', 0, 64), o.Why,
-		})
-	}
-	c.Flush()
-	return c.Error()
+	return &OperationsWriter{c}
+}
+
+// Write adds an operation.
+func (w *OperationsWriter) Write(o Operation) error {
+	return w.csv.Write([]string{
+		o.At.UTC().Format(time.RFC3339), o.Disk, o.Namespace, o.Class, o.What, strconv.FormatBool(o.Urgent), whole(o.FromGiB), whole(o.ToGiB),
+		whole(o.UsedBytes), strconv.FormatFloat(o.Took.Seconds(), 'f', 0, 64), o.Why,
+	})
+}
+
+// Flush writes what is buffered, and tells the first error of all writing.
+func (w *OperationsWriter) Flush() error {
+	w.csv.Flush()
+	return w.csv.Error()
 }
 
 func whole(v int64) string { return strconv.FormatInt(v, 10) }
