@@ -66,18 +66,27 @@ func (b *bench) agent(ctx context.Context, temporal string) error {
 	if b.params.Quick {
 		many = quickDisks
 	}
+	idle := func() error { return b.settled(ctx) }
+	var alone float64
 	for _, n := range []int{1, many} {
 		b.params.Disks = n
 		if err := b.run(ctx, "disks"); err != nil {
 			return err
 		}
-		if err := b.footprint(ctx, program, server, n, n == many); err != nil {
+		with, rss, err := b.footprint(ctx, program, server, n)
+		if err != nil {
 			return err
 		}
-	}
-	alone, err := b.busy(func() error { return b.settled(ctx) })
-	if err != nil {
-		return err
+		if alone, err = b.busy(idle); err != nil { // after the agent: what making the disks left to do is done
+			return err
+		}
+		memory := wire.Row{Group: "agent", Name: fmt.Sprintf("memory, idle, %d disks", n), Value: rss, Unit: "MiB"}
+		cpu := wire.Row{Group: "agent", Name: fmt.Sprintf("CPU, idle, %d disks", n), Value: with - alone, Unit: "%", Note: fmt.Sprintf("of a core: the node's %.2f %% with the agent less %.2f %% without", with, alone)}
+		if n == many {
+			memory.Key, cpu.Key = "agent_rss_mib", "agent_cpu_pct"
+		}
+		b.add(memory)
+		b.add(cpu)
 	}
 	spin, err := b.busy(func() error { return b.run(ctx, "spin") })
 	if err != nil {
@@ -96,13 +105,8 @@ func (b *bench) settled(ctx context.Context) error {
 }
 
 // footprint measures the agent with so many disks: the time until it is ready,
-// and, idle, its memory and what it makes the node consume.
-func (b *bench) footprint(ctx context.Context, program, server string, disks int, count bool) (err error) {
-	idle := func() error { return b.settled(ctx) }
-	alone, err := b.busy(idle)
-	if err != nil {
-		return err
-	}
+// and, idle, how busy the node is in percent of a core, and its memory in MiB.
+func (b *bench) footprint(ctx context.Context, program, server string, disks int) (busy, rss float64, err error) {
 	begin := time.Now()
 	log := &tail{}
 	p, err := b.node.Start(ctx, node.Command{
@@ -110,7 +114,7 @@ func (b *bench) footprint(ctx context.Context, program, server string, disks int
 		Env: []string{"TEMPORAL_ADDRESS=" + server, "TEMPORAL_CONFIG_FILE=/nonexistent", "EBB_NODE=" + b.node.ID()},
 	})
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	defer func() {
 		err = errors.Join(err, p.Signal(syscall.SIGTERM))
@@ -123,39 +127,29 @@ func (b *bench) footprint(ctx context.Context, program, server string, disks int
 	}()
 	host, port, err := net.SplitHostPort(agentProbes)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	ready := fmt.Sprintf(`while true; do exec 3<>/dev/tcp/%s/%s && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && grep -q '^ready' <&3 && exit 0; sleep 0.2; done`, host, port)
 	patience, cancel := context.WithTimeout(ctx, readyTime)
 	_, err = b.script(patience, "exec 2>/dev/null; "+ready)
 	cancel()
 	if err != nil {
-		return fmt.Errorf("not ready: %w", err)
+		return 0, 0, fmt.Errorf("not ready: %w", err)
 	}
 	b.add(wire.Row{Group: "agent", Name: fmt.Sprintf("start until ready, %d disks", disks), Value: time.Since(begin).Seconds(), Unit: "s"})
 	if err := pause(ctx, 20*time.Second); err != nil { // start-up is over then
-		return err
+		return 0, 0, err
 	}
-	with, err := b.busy(idle)
+	busy, err = b.busy(func() error { return b.settled(ctx) })
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	out, err := b.script(ctx, fmt.Sprintf("awk '/^VmRSS/ {print $2}' /proc/%d/status", p.Pid()))
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	rss, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
-	if err != nil {
-		return err
-	}
-	memory := wire.Row{Group: "agent", Name: fmt.Sprintf("memory, idle, %d disks", disks), Value: rss / 1024, Unit: "MiB"}
-	cpu := wire.Row{Group: "agent", Name: fmt.Sprintf("CPU, idle, %d disks", disks), Value: with - alone, Unit: "%", Note: fmt.Sprintf("of a core: the node's %.2f %% with the agent less %.2f %% without", with, alone)}
-	if count {
-		memory.Key, cpu.Key = "agent_rss_mib", "agent_cpu_pct"
-	}
-	b.add(memory)
-	b.add(cpu)
-	return nil
+	rss, err = strconv.ParseFloat(strings.TrimSpace(out), 64)
+	return busy, rss / 1024, err
 }
 
 // busy tells the node's share of a core in percent while f runs, as the host
