@@ -214,6 +214,9 @@ func (c *weighing) gate() {
 func (c *weighing) move() bool {
 	base := max(trimmed(c.f.UsedBytes, c.f.FilesystemUsedBytes), c.h.PeakUsedBytes)
 	rate := max(c.f.FillRate, c.h.PeakFillRate)
+	if fitting(min(base+c.r.Headroom(c.now, base, rate), c.f.SizeBytes)) > c.have {
+		return false
+	}
 	bytes := max(c.comfortable(base, rate), int64(float64(base)*1.05/0.95))
 	gib := min(max(fitting(min(bytes, c.f.SizeBytes)), min(c.r.FloorGiB, c.ceilingGiB())), c.have)
 	old := c.p.BackingMonth(c.f.Volumes)
@@ -237,7 +240,7 @@ func (c *weighing) move() bool {
 	c.d.CopyBytes = base + base/20
 	c.cost(old, month, base)
 	c.d.Reason = fmt.Sprintf("shrink from %d to %d GiB: at most %s used in %s, saves $%.2f a month", c.have, s.total(), Bytes(base), words(c.r.LookBack), saving)
-	c.because("%s used, at most %s in the last %s", Bytes(c.f.UsedBytes), Bytes(c.h.PeakUsedBytes), words(c.r.LookBack))
+	c.because("%s used, at most %s in the last %s", Bytes(c.f.UsedBytes), Bytes(base), words(c.r.LookBack))
 	c.because("%d GiB of %s instead of %d GiB: $%.2f instead of $%.2f a month", s.total(), s.Type, c.have, month, old)
 	c.because("costs $%.2f, paid back in %s", c.d.CostUSD, words(c.d.Payback))
 	c.holdMove()

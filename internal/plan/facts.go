@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"strings"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -100,3 +101,41 @@ func (v Volume) facts() contract.VolumeFacts {
 // OverheadBytes is at most what Ebb itself needs of a backing of gib made in
 // one piece: headers, logs, and metadata for twice the data (docs/format.md).
 func OverheadBytes(gib int64) int64 { return 16<<20 + gib*contract.GiB/1000 }
+
+// Tags by which the EBS CSI driver names the claim a volume was made for.
+const (
+	tagPVCNamespace = "kubernetes.io/created-for/pvc/namespace"
+	tagPVC          = "kubernetes.io/created-for/pvc/name"
+)
+
+// FactsOf is what EC2 and the node told of a disk. Labels, storage class, node
+// group and cluster are not known to them; namespace and claim come from the
+// EBS CSI driver's tags or from a name such as namespace/claim. Without a
+// measurement the usage is not known, and Decide says so.
+func FactsOf(r contract.DiskReport) Facts {
+	f := Facts{Disk: r.Facts.Disk, Name: r.Facts.Name, Node: r.Facts.Node()}
+	if ns, claim, ok := strings.Cut(f.Name, "/"); ok && !strings.Contains(claim, "/") {
+		f.Namespace, f.Claim = ns, claim
+	}
+	for _, v := range r.Facts.Active() {
+		f.Volumes = append(f.Volumes, Volume{ID: v.ID, GiB: v.SizeGiB, Type: v.Type, IOPS: v.IOPS, ThroughputMiBs: v.ThroughputMiBs})
+		f.Zone = v.Zone
+		if f.Tags == nil {
+			f.Tags = v.Tags
+		}
+	}
+	if ns, claim := f.Tags[tagPVCNamespace], f.Tags[tagPVC]; ns != "" && claim != "" {
+		f.Namespace, f.Claim = ns, claim
+	}
+	if m := r.Measurement; m != nil {
+		f.SizeBytes, f.OverheadBytes, f.UsedBytes = m.SizeBytes, m.OverheadBytes, m.PoolUsedBytes
+		f.FilesystemUsedBytes, f.FillRate, f.Full = m.FilesystemUsedBytes, m.FillRate, m.Full
+		if m.Node != "" {
+			f.Node = m.Node
+		}
+		if m.Move != nil {
+			f.Operation = "a move"
+		}
+	}
+	return f
+}
