@@ -61,8 +61,8 @@ type curve struct {
 }
 
 // lines draws curves over time. unit prints a value of the axis.
-func lines(label string, at []time.Time, curves []curve, top float64, unit func(float64) string) chart {
-	c := newChart(label)
+func lines(label string, width float64, at []time.Time, curves []curve, top float64, unit func(float64) string) chart {
+	c := newChart(label, width)
 	if len(at) == 0 {
 		return c
 	}
@@ -109,8 +109,8 @@ func lines(label string, at []time.Time, curves []curve, top float64, unit func(
 }
 
 // bars draws stacked columns over time.
-func bars(label string, at []time.Time, curves []curve, unit func(float64) string) chart {
-	c := newChart(label)
+func bars(label string, width float64, at []time.Time, curves []curve, unit func(float64) string) chart {
+	c := newChart(label, width)
 	if len(at) == 0 {
 		return c
 	}
@@ -146,10 +146,10 @@ func bars(label string, at []time.Time, curves []curve, unit func(float64) strin
 	return c
 }
 
-func newChart(label string) chart {
+func newChart(label string, width float64) chart {
 	return chart{
-		Width: chartWidth, Height: chartHeight, Label: label,
-		Left: chartLeft, Right: chartWidth - chartRight, Top: chartTop, Bottom: chartHeight - chartBottom,
+		Width: width, Height: chartHeight, Label: label,
+		Left: chartLeft, Right: width - chartRight, Top: chartTop, Bottom: chartHeight - chartBottom,
 	}
 }
 
@@ -165,7 +165,7 @@ func (c *chart) timeAxis(at []time.Time) func(time.Time) float64 {
 	x := func(t time.Time) float64 {
 		return c.Left + t.Sub(from).Seconds()/to.Sub(from).Seconds()*(c.Right-c.Left)
 	}
-	days := math.Max(1, math.Round(to.Sub(from).Hours()/24/8))
+	days := math.Max(1, math.Round(to.Sub(from).Hours()/24/(c.Width/120)))
 	if days > 3 {
 		days = math.Ceil(days/7) * 7
 	}

@@ -48,7 +48,7 @@ func (r *Report) HTML(w io.Writer) error {
 		without = append(without, float64(p.WithoutBytes))
 		share = append(share, p.Utilization())
 	}
-	v.Footprint = lines("Footprint over time", at, []curve{
+	v.Footprint = lines("Footprint over time", chartWidth, at, []curve{
 		{name: "without Ebb", class: "without", values: without},
 		{name: "paid for", class: "paid", area: true, values: paid},
 		{name: "backings", class: "backing", area: true, values: backing},
@@ -60,10 +60,10 @@ func (r *Report) HTML(w io.Writer) error {
 			before[i] = used[i] / without[i]
 		}
 	}
-	v.Use = lines("Utilization over time", at, []curve{
+	v.Use = lines("Utilization over time", chartWidth, at, []curve{
 		{name: "without Ebb", class: "without", values: before},
 		{name: "with Ebb", class: "backing", values: share},
-	}, 1, percent)
+	}, 1, func(f float64) string { return fmt.Sprintf("%.3g%%", f*100) })
 	var grows, urgent, shrinks []float64
 	for _, p := range thin(r.Series, 90) {
 		days = append(days, p.At)
@@ -71,7 +71,7 @@ func (r *Report) HTML(w io.Writer) error {
 		urgent = append(urgent, float64(p.Urgent))
 		shrinks = append(shrinks, float64(p.Shrinks))
 	}
-	v.Work = bars("Operations over time", days, []curve{
+	v.Work = bars("Operations over time", chartWidth/2, days, []curve{
 		{name: "shrinks", class: "shrink", values: shrinks}, {name: "growths", class: "grow", values: grows}, {name: "urgent growths", class: "urgent", values: urgent},
 	}, func(f float64) string { return commas(int(f)) })
 	var when []time.Time
@@ -80,7 +80,7 @@ func (r *Report) HTML(w io.Writer) error {
 		when = append(when, s.At)
 		sums = append(sums, s.USD)
 	}
-	v.Saved = lines("Net saving so far", when, []curve{{name: "net saving", class: "saved", area: true, values: sums}}, 0, usd)
+	v.Saved = lines("Net saving so far", chartWidth/2, when, []curve{{name: "net saving", class: "saved", area: true, values: sums}}, 0, shortUSD)
 	for _, c := range r.Money.Own {
 		v.OwnTotal += c.USDMonth
 	}
@@ -135,9 +135,6 @@ func Bytes(b int64) string {
 }
 
 func percent(f float64) string {
-	if f == math.Trunc(f*100)/100 {
-		return fmt.Sprintf("%.0f%%", f*100)
-	}
 	return fmt.Sprintf("%.1f%%", f*100)
 }
 
@@ -147,6 +144,17 @@ func usd(f float64) string {
 		sign = "−"
 	}
 	return sign + "$" + commas(int(math.Round(math.Abs(f))))
+}
+
+// shortUSD is for an axis.
+func shortUSD(f float64) string {
+	switch a := math.Abs(f); {
+	case a >= 1e6:
+		return fmt.Sprintf("$%.3gM", f/1e6)
+	case a >= 1e4:
+		return fmt.Sprintf("$%.3gk", f/1e3)
+	}
+	return usd(f)
 }
 
 func cents(f float64) string { return fmt.Sprintf("$%.2f", f) }

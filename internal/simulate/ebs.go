@@ -22,7 +22,10 @@ const (
 	optimizeBase = 2 * time.Minute // after it is usable, plus:
 	optimizeTiB  = 6 * time.Hour   // for each TiB
 	optimizeMost = 24 * time.Hour
-	// modifyPatience is contract.Settings' default: then another volume is appended.
+	// A modification is waited for a third of the time until the pool is full, at
+	// least leastPatience and at most contract.Settings' default: then another
+	// volume is appended.
+	leastPatience  = 15 * time.Second
 	modifyPatience = 3 * time.Minute
 	// setUp is what a move takes beside copying: create, attach, map, swap.
 	setUp = time.Minute
@@ -45,6 +48,15 @@ func (e *ebs) modify() time.Duration {
 		return slowLeast + time.Duration(e.r.Float64()*float64(slowMost-slowLeast))
 	}
 	return lognormal(e.r, modifyMedian, modifySpread)
+}
+
+// patience is how long a modification is waited for before another volume is
+// appended, when the pool is full in a time (0: not filling).
+func patience(full time.Duration) time.Duration {
+	if full == 0 {
+		return modifyPatience
+	}
+	return min(max(full/3, leastPatience), modifyPatience)
 }
 
 // create is how long a new volume takes until it can be used.

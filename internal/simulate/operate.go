@@ -66,14 +66,23 @@ func (p *player) grow(d plan.Decision, now time.Time, i int) {
 	g.at = p.now + seconds(took)
 	v.OptimizingUntil = now.Add(took + p.ebs.optimize(d.VolumeGiB))
 	p.growth = g
-	if took > modifyPatience {
-		// It is waited for so long; then another volume takes its place at once.
+	if wait := patience(p.timeToFull()); took > wait {
+		// It is waited for so long; then another volume takes its place.
 		late := *g
 		p.late = &late
 		g.volume, g.fromGiB, g.newGiB = -1, 0, d.VolumeGiB-late.fromGiB
-		g.at = p.now + seconds(modifyPatience+p.ebs.create())
+		g.at = p.now + seconds(wait+p.ebs.create())
 	}
 	p.checkOscillation(i)
+}
+
+// timeToFull as usage goes on now, 0 when it does not rise. While a growth is waited
+// for the agent measures the rate, even where it did not know it at first.
+func (p *player) timeToFull() time.Duration {
+	if p.rate <= 0 {
+		return 0
+	}
+	return time.Duration(min(max(float64(p.pool)-p.mapped(), 1)/p.rate, 1e6) * float64(time.Second))
 }
 
 func (p *player) append(d plan.Decision, i int) {
@@ -143,6 +152,7 @@ func (p *player) moved(m *move) {
 		})
 	}
 	p.late = nil
+	p.facts.Striped = m.d.Stripes > 1
 	p.rebuilt()
 	if p.backingGiB < from {
 		p.lastShrink = &shrunk{at: p.now, from: from, to: p.backingGiB, peak: m.peak}
@@ -199,15 +209,12 @@ func (p *player) operation(what string, d plan.Decision, from, to, began int64) 
 	}
 }
 
-// An oscillation is a shrink that is followed by a growth of the same disk within
-// oscillationDays, although usage did not go beyond what had been seen when the
-// shrink was decided: neither up to the growth nor in the hour after it (growth
-// goes ahead of a fill) was more used than the greatest use in the planner's
-// look-back window before the shrink, and a fiftieth.
-const (
-	oscillationDays = 7
-	oscillationMore = 1.02
-)
+// oscillationDays: an oscillation is a shrink that is followed by a growth of the
+// same disk within so many days, although usage did not go beyond what had been
+// seen when the shrink was decided: neither up to the growth nor in the hour after
+// it (growth goes ahead of a fill) was more used than the greatest use in the
+// planner's look-back window before the shrink.
+const oscillationDays = 7
 
 func (p *player) checkOscillation(i int) {
 	s := p.lastShrink
@@ -219,7 +226,7 @@ func (p *player) checkOscillation(i int) {
 		return
 	}
 	peak := p.peak(s.at, p.now+hour, i)
-	if float64(peak) > float64(s.peak)*oscillationMore {
+	if peak > s.peak {
 		p.tally.regrown++
 		return
 	}

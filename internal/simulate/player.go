@@ -344,9 +344,14 @@ func (p *player) pressure(i int) {
 	if m := p.move; m != nil && p.mapped() >= float64(m.pool) {
 		p.abort("the new backing of %d GiB would be too small for what came in meanwhile", m.gib)
 	}
-	if p.lacks(p.mapped(), p.measured(p.now)) {
-		p.decide(i)
+	if !p.lacks(p.mapped(), p.measured(p.now)) {
+		return
 	}
+	if p.stale > 0 && p.waiting == never && !p.lacks(p.used, p.measured(p.now)) {
+		p.stale = 0 // a trim is enough
+		return
+	}
+	p.decide(i)
 }
 
 // events carries out what has arrived.

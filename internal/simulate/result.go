@@ -231,8 +231,8 @@ func (t *tally) notes(r *report.Report, o *Options) []string {
 	out := []string{
 		"Utilization is what the filesystems use over what the backings have, by bytes and time. What is paid for beside (both volumes during a move, the old one in its grace period) is in the footprint and in the cost.",
 		"A time out of space is one in which a write would have waited for a growth. Ebb makes writes wait, it does not fail them; here it still counts as out of space.",
-		fmt.Sprintf("An oscillation is a shrink followed within %d days by a growth of the same disk, though usage did not rise above the peak the shrink had looked at (and %.0f%%). %d shrinks were followed by a growth that usage did force.", oscillationDays, (oscillationMore-1)*100, t.regrown),
-		fmt.Sprintf("Planned every %s; growth does not wait for that. Disks join over the first %s. Every disk is trimmed each hour.", o.Every, o.Rollout),
+		fmt.Sprintf("An oscillation is a shrink followed within %d days by a growth of the same disk, though usage did not rise above the peak the shrink had looked at. %d shrinks were followed by a growth that usage did force.", oscillationDays, t.regrown),
+		fmt.Sprintf("Planned every %s; growth does not wait for that. Disks join over the first %s. Every disk is trimmed each hour, and before a growth when that is enough; until then what is deleted stays in the pool and is not written to again.", o.Every, o.Rollout),
 		fmt.Sprintf("Prices of %s as of %s. The worker's and Temporal's $%.0f a month are an assumption.", o.Prices.Region, o.Prices.Date, o.ControlUSDMonth),
 		fmt.Sprintf("%d decisions; %d moves given up because the disk filled meanwhile; %d calls that EBS would have refused.", t.decisions, t.aborted, t.ebsRefused),
 	}

@@ -188,6 +188,9 @@ func (f *Fleet) Disk(i int) *Disk {
 	case b.class == classDatabase && r.Float64() < .3, b.class == classNotebook && r.Float64() < .15:
 		d.Volume.Type, d.StorageClass = "gp2", "gp2" // from before gp3
 	}
+	if m := d.Volume.ThroughputMiBs; m > 125 {
+		d.StorageClass = fmt.Sprintf("gp3-%d", m)
+	}
 	throughput := int64(max(d.Volume.ThroughputMiBs, 125)) * MiB
 	w := &workload{
 		r: r, at: f.Start.Unix(), end: f.Start.Unix() + int64(f.Days)*day,
