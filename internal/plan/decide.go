@@ -29,8 +29,8 @@ func Decide(now time.Time, f Facts, h History, r Rule, l Limits, p Prices) Decis
 	case c.move():
 	}
 	if c.d.Reason == "" {
-		c.d.Reason = fmt.Sprintf("%s of %s used", Bytes(f.UsedBytes), Bytes(c.pool))
-		c.because("%s", c.d.Reason)
+		c.d.Reason = Bytes(f.UsedBytes) + " of " + Bytes(c.pool) + " used"
+		c.d.Reasons = []string{c.d.Reason}
 	}
 	return c.d
 }

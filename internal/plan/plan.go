@@ -6,6 +6,7 @@ package plan
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -147,12 +148,13 @@ func ShrinkTarget(u Usage, p Policy, floorGiB, copyBytes, toGiB int64, other boo
 func Bytes(b int64) string {
 	const unit = 1024
 	if b < unit {
-		return fmt.Sprintf("%d B", b)
+		return strconv.FormatInt(b, 10) + " B"
 	}
 	v, i := float64(b)/unit, 0
 	for v >= unit && i < 4 {
 		v /= unit
 		i++
 	}
-	return fmt.Sprintf("%.1f %ciB", v, "KMGTP"[i])
+	var out [32]byte // decisions are made by the million: no fmt here
+	return string(append(strconv.AppendFloat(out[:0], v, 'f', 1, 64), ' ', "KMGTP"[i], 'i', 'B'))
 }
