@@ -76,6 +76,9 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 	if o.Output == nil {
 		o.Output = io.Discard
 	}
+	if err := node.OwnKernel(); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
 	l = &Lab{Options: o, agents: map[string]node.Process{}, Fleet: &node.Fleet{}, bin: filepath.Join(o.Dir, "bin")}
 	defer func() {
 		if err != nil {
@@ -114,7 +117,7 @@ func Start(ctx context.Context, o Options) (l *Lab, err error) {
 		return l, err
 	}
 	for i := range o.Nodes {
-		n, err := node.New(node.Options{ID: NodeID(i), Dir: filepath.Join(o.Dir, NodeID(i)), MemoryMiB: o.MemoryMiB, Share: []string{l.bin, l.Shared()}})
+		n, err := node.New(node.Options{Kind: node.KindUML, ID: NodeID(i), Dir: filepath.Join(o.Dir, NodeID(i)), MemoryMiB: o.MemoryMiB, Share: []string{l.bin, l.Shared()}})
 		if err != nil {
 			return l, err
 		}

@@ -16,7 +16,7 @@ import (
 
 func start(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
-	if err := node.Available(node.Kind()); err != nil {
+	if err := node.OwnKernel(); err != nil {
 		t.Skip(err)
 	}
 	o.Dir = t.TempDir()
@@ -33,6 +33,15 @@ func start(t *testing.T, o lab.Options) *lab.Lab {
 		require.NoError(t, l.Close())
 	})
 	return l
+}
+
+// TestLoopIsRefused: agents on one host would share its port, volumes and mounts.
+func TestLoopIsRefused(t *testing.T) {
+	t.Setenv(node.KindEnv, node.KindLoop)
+	l, err := lab.Start(t.Context(), lab.Options{Dir: t.TempDir(), Nodes: 2})
+	require.ErrorIs(t, err, node.ErrUnavailable)
+	require.ErrorContains(t, err, "leave NODE unset")
+	require.Nil(t, l)
 }
 
 // TestLife takes a disk from its creation to its deletion, by the command.

@@ -4,19 +4,40 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 )
 
-// Kind returns the kind of node that KindEnv asks for, or the best that this machine can do: KindLoop
-// when root may use device-mapper with the targets that matter, else KindUML.
+// Kind returns the kind of node that KindEnv asks for, else KindUML: a node with a kernel of its own,
+// which may run beside others.
 func Kind() string {
 	if k := os.Getenv(KindEnv); k != "" {
 		return k
 	}
-	if Available(KindLoop) == nil {
+	return KindUML
+}
+
+// SoloKind returns the kind for tests whose node is the only one: what KindEnv asks for, else KindLoop when
+// root may use device-mapper here with the targets that matter, else KindUML.
+func SoloKind() string {
+	if os.Getenv(KindEnv) == "" && Available(KindLoop) == nil {
 		return KindLoop
 	}
-	return KindUML
+	return Kind()
+}
+
+// OwnKernel returns nil when this machine can run nodes that each have a kernel of their own, else
+// ErrUnavailable with the reason. Whole agents need that: on one host they would share the port, every
+// volume, the mounts, and device-mapper's parameters.
+func OwnKernel() error {
+	switch k := os.Getenv(KindEnv); k {
+	case "", KindUML:
+		return Available(KindUML)
+	case KindLoop:
+		return fmt.Errorf("%w: %s=loop makes this host the node, and these nodes each need a kernel of their own: leave %[2]s unset, or set it to uml", ErrUnavailable, KindEnv)
+	default:
+		return Available(k)
+	}
 }
 
 // Available returns nil when this machine can run nodes of a kind, else ErrUnavailable with the reason.
@@ -26,6 +47,9 @@ func Available(kind string) error {
 	}
 	switch kind {
 	case KindUML:
+		if runtime.GOARCH != "amd64" {
+			return missing("User Mode Linux runs on amd64 (x86-64) alone, and this is %s", runtime.GOARCH)
+		}
 		for _, p := range []string{umlBinary(), slirpBinary()} {
 			if _, err := exec.LookPath(p); err != nil {
 				return missing("%s is not installed (Debian: user-mode-linux slirp dmsetup)", p)

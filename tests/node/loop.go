@@ -25,11 +25,13 @@ const (
 // loop is a node that is the host itself: commands run on it, volumes are loop devices over their files.
 // A power cut kills the commands and what they started, makes all I/O of the volumes fail and takes down
 // what lies on them. That is weaker than the real thing: the host's page cache and kernel live on, and
-// all loop nodes of a host see each other's volumes.
+// all loop nodes of a host see each other's volumes and share device-mapper's parameters. So one process
+// at a time has them: see claim.
 type loop struct {
 	o  Options
 	mu sync.Mutex // guards the rest, and is held by every operation but those of a running command
 
+	claimed bool
 	boot string // marks this boot's processes; "" when off
 	list []*loopVolume
 }
@@ -61,6 +63,12 @@ func (l *loop) Boot(ctx context.Context) error {
 	defer l.mu.Unlock()
 	if l.boot != "" {
 		return fmt.Errorf("node %s: runs already", l.o.ID)
+	}
+	if !l.claimed {
+		if err := claim(ctx, claimPath); err != nil {
+			return fmt.Errorf("boot %s: %w", l.o.ID, err)
+		}
+		l.claimed = true
 	}
 	f, err := os.OpenFile(l.Console(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {

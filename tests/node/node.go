@@ -4,7 +4,8 @@
 // host's root filesystem is its root, so that the host's programs and files are found under the same
 // paths; /run, /tmp and /dev are its own. It reaches the host's loopback at HostAddress, volumes are
 // plugged and unplugged while it runs, and a power cut is SIGKILL. A node of kind "loop" drives loop
-// devices of the host itself, which needs root and a kernel with device-mapper.
+// devices of the host itself, which needs root and a kernel with device-mapper; one process of a host at a
+// time has such nodes, the next one waits in Boot. Kind, SoloKind and OwnKernel say which kind is taken when.
 //
 // A volume shows up in a node as /dev/mapper/ebsvol-<volume id>, a block device of exactly the volume's
 // size whose device-mapper UUID is EBSVOL-<volume id>: its identity, as the NVMe serial is on EC2.
@@ -151,7 +152,7 @@ type Fault struct {
 
 // Options say what node to make.
 type Options struct {
-	// Kind is KindUML, KindLoop or "", which is the value of KindEnv or else what this machine can do best.
+	// Kind is KindUML, KindLoop or "", which is Kind().
 	Kind string
 	// ID is the instance id; required.
 	ID string

@@ -35,11 +35,15 @@ import (
 func Inside() bool { return os.Getenv(node.InsideEnv) == "1" }
 
 // New makes a node that ends with the test, without booting it. It skips the test when this machine
-// cannot run nodes, and inside a node. An empty ID or Dir is filled in.
+// cannot run nodes, and inside a node. An empty Kind, ID or Dir is filled in: the Kind by node.SoloKind,
+// for tests that have one node at a time.
 func New(t testing.TB, o node.Options) node.Node {
 	t.Helper()
 	if Inside() {
 		t.Skip("boots a node, so it does not run inside one")
+	}
+	if o.Kind == "" {
+		o.Kind = node.SoloKind()
 	}
 	if o.ID == "" {
 		o.ID = "i-test"
