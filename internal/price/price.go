@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -49,6 +50,9 @@ func Load(data []byte) (Book, error) {
 	var b Book
 	if err := dec.Decode(&b); err != nil {
 		return Book{}, fmt.Errorf("price list: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Book{}, errors.New("price list: something comes after the list")
 	}
 	if err := b.validate(); err != nil {
 		return Book{}, fmt.Errorf("price list: %w", err)
