@@ -23,6 +23,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/tests/lab"
+	"github.com/ebb-storage/ebb/tests/node"
 )
 
 // summary is build/demo/summary.json.
@@ -31,7 +32,7 @@ type summary struct {
 	BackingBefore   int64     `json:"backing_before_bytes"`
 	BackingPeak     int64     `json:"backing_peak_bytes"`
 	BackingAfter    int64     `json:"backing_after_bytes"`
-	Used            int64     `json:"used_bytes"`
+	Used            int64     `json:"used_bytes"` // when the copy was planned
 	Copied          int64     `json:"copied_bytes"`
 	Verified        int64     `json:"verified_bytes"`
 	Acked           uint64    `json:"acknowledged_writes"`
@@ -85,6 +86,9 @@ func run(ctx context.Context) (err error) {
 	if err := fs.Validate(); err != nil {
 		return fmt.Errorf("FS: %w", err)
 	}
+	if err := node.OwnKernel(); err != nil {
+		return err
+	}
 	d := &demo{began: time.Now(), fs: fs, out: filepath.Join("build", "demo")}
 	d.sum.Filesystem = string(fs)
 	if err := os.MkdirAll(d.out, 0o755); err != nil {
@@ -121,11 +125,17 @@ func run(ctx context.Context) (err error) {
 	if err := d.judge(); err != nil {
 		return err
 	}
+	ebb := "ebb"
 	if os.Getenv("DEMO_KEEP") != "" {
-		d.say("left running (DEMO_KEEP); Ctrl-C ends it. Try next:")
-		fmt.Printf("  export TEMPORAL_ADDRESS=%s\n  %s disk list\n  %s disk show %s\n  %s grow %s --to 4GiB\n  %s shrink %s --dry-run\n  browse http://127.0.0.1:%d\n",
-			d.Temporal(), d.Bin("ebb"), d.Bin("ebb"), d.disk, d.Bin("ebb"), d.disk, d.Bin("ebb"), d.disk, d.UIPort)
-		<-ctx.Done()
+		ebb = d.Bin(ebb)
+		d.say("left running (DEMO_KEEP) until Ctrl-C; see http://127.0.0.1:%d, and try next:", d.UIPort)
+		fmt.Printf("  export TEMPORAL_ADDRESS=%s\n", d.Temporal())
+		defer func() { <-ctx.Done() }() // and only then what run cleans up
+	} else {
+		d.say("cleaning up; DEMO_KEEP=1 make demo leaves it running, to try next:")
+	}
+	for _, args := range []string{"disk list", "disk show demo", "grow demo --to 4GiB", "shrink demo --dry-run"} {
+		fmt.Printf("  %s %s\n", ebb, args)
 	}
 	return nil
 }
@@ -228,7 +238,7 @@ func (d *demo) story(ctx context.Context) error {
 		return err
 	}
 	d.say("shrunk: %s -> %s, %s copied, %s compared, resumed at %.0f%%", gib(r.BeforeGiB<<30), gib(r.AfterGiB<<30), gib(r.CopiedBytes), gib(r.VerifiedBytes), r.ResumedFraction*100)
-	d.sum.Copied, d.sum.Verified, d.sum.ResumedFraction, d.sum.Used = r.CopiedBytes, r.VerifiedBytes, r.ResumedFraction, r.UsedBytes
+	d.sum.Copied, d.sum.Verified, d.sum.ResumedFraction = r.CopiedBytes, r.VerifiedBytes, r.ResumedFraction
 	if m, err = d.measure(ctx); err != nil {
 		return err
 	}
@@ -325,6 +335,10 @@ func (d *demo) copied(ctx context.Context, share float64) (at float64, err error
 		if err != nil {
 			return err
 		}
+		// What was used when the copy was planned: the disk is written to meanwhile.
+		if m.Move != nil && (m.Move.Phase == contract.PhasePrepare || d.sum.Used == 0) {
+			d.sum.Used = m.PoolUsedBytes
+		}
 		if m.Move == nil || m.Move.Phase != contract.PhaseCopy || m.Move.CopyBytes == 0 {
 			return fmt.Errorf("move: %+v", m.Move)
 		}
@@ -374,13 +388,13 @@ func (d *demo) pauses() error {
 }
 
 // fsck looks at the unmounted filesystem.
-func (d *demo) fsck(ctx context.Context, node int) error {
+func (d *demo) fsck(ctx context.Context, i int) error {
 	dev := "/dev/mapper/ebb-" + string(d.disk)
 	tool := "xfs_repair -n " + dev
 	if d.fs == contract.Ext4 {
 		tool = "e2fsck -fn " + dev
 	}
-	if _, err := d.Sh(ctx, node, fmt.Sprintf("umount %s; %s; mount -t %s %s %s", mountPath, tool, d.fs, dev, mountPath)); err != nil {
+	if _, err := d.Sh(ctx, i, fmt.Sprintf("umount %s; %s; mount -t %s %s %s", mountPath, tool, d.fs, dev, mountPath)); err != nil {
 		return err
 	}
 	d.sum.FsckClean = true
@@ -402,7 +416,7 @@ func (d *demo) table() {
 	for _, row := range [][2]string{
 		{"disk, as the application sees it", gib(s.DiskSize) + " " + s.Filesystem},
 		{"backing: before, peak, after", fmt.Sprintf("%s, %s, %s", gib(s.BackingBefore), gib(s.BackingPeak), gib(s.BackingAfter))},
-		{"used at the shrink, copied, compared", fmt.Sprintf("%s, %s, %s", gib(s.Used), gib(s.Copied), gib(s.Verified))},
+		{"used when the copy was planned, copied, compared", fmt.Sprintf("%s, %s, %s", gib(s.Used), gib(s.Copied), gib(s.Verified))},
 		{"acknowledged writes", fmt.Sprint(s.Acked)},
 		{"lost, wrong, failed", fmt.Sprintf("%d, %d, %d", s.Lost, s.Wrong, s.Failed)},
 		{"longest write stall", fmt.Sprintf("%d ms (filling faster than it grows: %d ms)", s.LongestStallMS, s.StallFillingMS)},

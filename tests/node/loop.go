@@ -32,8 +32,8 @@ type loop struct {
 	mu sync.Mutex // guards the rest, and is held by every operation but those of a running command
 
 	claimed bool
-	boot string // marks this boot's processes; "" when off
-	list []*loopVolume
+	boot    string // marks this boot's processes; "" when off
+	list    []*loopVolume
 }
 
 // loopVolume is an attachment of a loop node.
