@@ -74,6 +74,9 @@ func (c *weighing) hold(a Action, why Why, until time.Time, format string, args 
 // ceilingGiB is what the disk can use at most, and the policy's ceiling if lower.
 func (c *weighing) ceilingGiB() int64 {
 	all := fitting(c.f.SizeBytes)
+	if c.pool < c.f.SizeBytes {
+		all = c.fit(c.f.SizeBytes) // whatever the overhead is by now
+	}
 	if c.r.CeilingGiB > 0 {
 		return min(all, c.r.CeilingGiB)
 	}
@@ -107,7 +110,8 @@ func (c *weighing) comfortable(used int64, rate float64) int64 {
 
 // grow decides on growth and tells whether it had to.
 func (c *weighing) grow() bool {
-	need := c.f.UsedBytes + c.r.Headroom(c.now, c.f.UsedBytes, c.f.FillRate)
+	// A pool that holds the whole disk needs no more: then the filesystem says so.
+	need := min(c.f.UsedBytes+c.r.Headroom(c.now, c.f.UsedBytes, c.f.FillRate), max(c.f.SizeBytes, c.f.UsedBytes))
 	floor := min(c.r.FloorGiB, c.ceilingGiB())
 	free := c.pool - c.f.UsedBytes
 	if c.f.FillRate > 0 {
@@ -239,12 +243,24 @@ func (c *weighing) move() bool {
 	c.d.Stripes, c.d.VolumeGiB, c.d.Type, c.d.IOPS, c.d.ThroughputMiBs = s.count, s.GiB, s.Type, s.IOPS, s.ThroughputMiBs
 	c.d.CopyBytes = base + base/20
 	c.cost(old, month, base)
-	c.d.Reason = fmt.Sprintf("shrink from %d to %d GiB: at most %s used in %s, saves $%.2f a month", c.have, s.total(), Bytes(base), words(c.r.LookBack), saving)
+	c.d.Reason = c.headline(s, base, saving)
 	c.because("%s used, at most %s in the last %s", Bytes(c.f.UsedBytes), Bytes(base), words(c.r.LookBack))
 	c.because("%d GiB of %s instead of %d GiB: $%.2f instead of $%.2f a month", s.total(), s.Type, c.have, month, old)
 	c.because("costs $%.2f, paid back in %s", c.d.CostUSD, words(c.d.Payback))
 	c.holdMove()
 	return true
+}
+
+// headline of a move, by what it is for.
+func (c *weighing) headline(s shape, base int64, saving float64) string {
+	what := fmt.Sprintf("shrink from %d to %d GiB", c.have, s.total())
+	switch {
+	case c.d.Fold:
+		what = fmt.Sprintf("fold %d volumes of %d GiB into %d GiB", len(c.f.Volumes), c.have, s.total())
+	case s.total() == c.have:
+		what = fmt.Sprintf("change %d GiB of %s to %s with %d IOPS and %d MiB/s", c.have, c.f.Volumes[0].Type, s.Type, s.IOPS, s.ThroughputMiBs)
+	}
+	return fmt.Sprintf("%s: at most %s used in %s, saves $%.2f a month", what, Bytes(base), words(c.r.LookBack), saving)
 }
 
 // cost of a move: both volumes while it copies and verifies, the old one for the

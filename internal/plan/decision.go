@@ -44,46 +44,46 @@ const (
 // Decision is a size and why. GrowTarget, GrowTo and ShrinkTarget fill the first
 // three fields alone; Decide fills all that apply.
 type Decision struct {
-	GiB    int64  // of the whole backing afterwards; the present size when nothing is wanted
-	Reason string // the one reason that decided
+	GiB    int64  `json:"gib"`    // of the whole backing afterwards; the present size when nothing is wanted
+	Reason string `json:"reason"` // the one reason that decided
 	// Enough says that nothing needs to be done: GiB is the present size.
-	Enough bool
+	Enough bool `json:"enough,omitempty"`
 
-	Disk    contract.DiskID
-	Node    string
-	Zone    string
-	Rule    string // name of the policy's rule
-	Mode    Mode
-	FromGiB int64
+	Disk    contract.DiskID `json:"disk,omitempty"`
+	Node    string          `json:"node,omitempty"`
+	Zone    string          `json:"zone,omitempty"`
+	Rule    string          `json:"rule,omitempty"` // name of the policy's rule
+	Mode    Mode            `json:"mode,omitempty"`
+	FromGiB int64           `json:"fromGiB,omitempty"`
 
 	// Action to take now. None when nothing is wanted, and when what is Wanted is
 	// held back by Why.
-	Action Action
-	Wanted Action
-	Why    Why
+	Action Action `json:"action"`
+	Wanted Action `json:"wanted"`
+	Why    Why    `json:"why,omitempty"`
 	// NotBefore is when what holds the action back will have passed, as far as
 	// that is known; zero: not by time alone.
-	NotBefore time.Time
+	NotBefore time.Time `json:"notBefore,omitzero"`
 
-	Volume         string // Grow: the volume to modify
-	VolumeGiB      int64  // Grow: its new size. Append: of the new volume. Shrink: of each new volume
-	Type           string // of the volume(s) afterwards
-	IOPS           int32  // of each, 0: the type has none to set
-	ThroughputMiBs int32
-	Stripes        int // Shrink: how many volumes share the new backing, 1 or more
+	Volume         string `json:"volume,omitempty"`    // Grow: the volume to modify
+	VolumeGiB      int64  `json:"volumeGiB,omitempty"` // Grow: its new size. Append: of the new volume. Shrink: of each new volume
+	Type           string `json:"type,omitempty"`      // of the volume(s) afterwards
+	IOPS           int32  `json:"iops,omitempty"`      // of each, 0: the type has none to set
+	ThroughputMiBs int32  `json:"throughputMiBs,omitempty"`
+	Stripes        int    `json:"stripes,omitempty"` // Shrink: how many volumes share the new backing, 1 or more
 
 	// Urgent: ahead of everything, budgets and reserve included.
-	Urgent     bool
-	TimeToFull time.Duration // at the present rate; 0: not filling
+	Urgent     bool          `json:"urgent,omitempty"`
+	TimeToFull time.Duration `json:"timeToFullNanos,omitempty"` // at the present rate; 0: not filling
 	// Fold: the move's purpose is one volume instead of several. It need not pay.
-	Fold bool
+	Fold bool `json:"fold,omitempty"`
 	// AtCeiling is what the policy wants of writes (AtCeilingWait, AtCeilingFail)
 	// when Why is WhyCeiling.
-	AtCeiling string
+	AtCeiling string `json:"atCeiling,omitempty"`
 
-	CopyBytes      int64 // a move's copy, estimated
-	SavingUSDMonth float64
-	CostUSD        float64       // of the operation, once
-	Payback        time.Duration // CostUSD by SavingUSDMonth; 0: costs nothing or saves nothing
-	Reasons        []string      // all reasons, in words with figures
+	CopyBytes      int64         `json:"copyBytes,omitempty"` // a move's copy, estimated
+	SavingUSDMonth float64       `json:"savingUsdMonth,omitempty"`
+	CostUSD        float64       `json:"costUsd,omitempty"`      // of the operation, once
+	Payback        time.Duration `json:"paybackNanos,omitempty"` // CostUSD by SavingUSDMonth; 0: costs nothing or saves nothing
+	Reasons        []string      `json:"reasons,omitempty"`      // all reasons, in words with figures
 }

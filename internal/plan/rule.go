@@ -122,19 +122,25 @@ func (r Rule) Headroom(now time.Time, used int64, rate float64) int64 {
 // Window is a weekly time in which moves may begin: on Days, from From to To
 // after midnight. To at or before From is on the next day.
 type Window struct {
-	Days     [7]bool        `json:"days"` // by time.Weekday
-	From     time.Duration  `json:"fromNanos"`
-	To       time.Duration  `json:"toNanos"`
-	Zone     string         `json:"zone"`
-	Location *time.Location `json:"-"` // of Zone; nil: UTC
+	Days [7]bool       `json:"days"` // by time.Weekday
+	From time.Duration `json:"fromNanos"`
+	To   time.Duration `json:"toNanos"`
+	Zone string        `json:"zone"`
+	// Location of Zone, filled by who reads the policy. Without it a window of a zone
+	// other than UTC never opens: better no move than one by day.
+	Location *time.Location `json:"-"`
 }
 
 // next is the begin and end of the window that is open at now, or the next one
 // to open; zero when it never opens.
 func (w Window) next(now time.Time) (from, to time.Time) {
 	loc := w.Location
-	if loc == nil {
+	switch {
+	case loc != nil:
+	case w.Zone == "" || w.Zone == "UTC":
 		loc = time.UTC
+	default:
+		return time.Time{}, time.Time{}
 	}
 	local := now.In(loc)
 	for day := -1; day <= 8; day++ {
