@@ -304,7 +304,7 @@ func (p *player) advance(to int64) {
 func (p *player) why() string {
 	switch {
 	case p.growth != nil:
-		return fmt.Sprintf("the growth to %d GiB that began %ds before, at %.0f MiB/s", p.growth.newGiB, p.now-p.growth.began, p.rate/float64(trace.MiB))
+		return fmt.Sprintf("a growth by %d GiB that began %ds before, at %.0f MiB/s", p.growth.newGiB-p.growth.fromGiB, p.waiting-p.growth.began, p.rate/float64(trace.MiB))
 	case !p.on || p.now < p.join:
 		return "no policy"
 	}

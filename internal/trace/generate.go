@@ -103,7 +103,7 @@ func NewFleet(f Fleet) (*Fleet, error) {
 	}
 	// The draws only have the shape; now the sums are made right.
 	bigger := float64(f.ProvisionedBytes) / capacity
-	left := f.ProvisionedBytes / GiB
+	left := (f.ProvisionedBytes + GiB - 1) / GiB
 	for i := range f.births {
 		b := &f.births[i]
 		b.capacity = max(int64(float64(b.capacity)*bigger/float64(GiB)), 4) * GiB
