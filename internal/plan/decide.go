@@ -235,7 +235,8 @@ func (c *weighing) move() bool {
 	}
 	month := c.p.BackingMonth(s.volumes())
 	saving := old - month
-	if smaller := c.have-s.total() >= least && saving > 0; !smaller && !fold && saving < max(old*c.r.MinShrink, 0.01) {
+	smaller := c.have-s.total() >= least && saving > 0
+	if !smaller && !fold && old-c.p.BackingMonth(s.resized(c.have).volumes()) < max(old*c.r.MinShrink, 0.01) {
 		return false
 	}
 	c.want(Shrink, s.total())

@@ -18,6 +18,13 @@ func (s shape) volumes() []Volume {
 	return out
 }
 
+// resized is the same with another size in all: what it saves then is not the
+// size's doing.
+func (s shape) resized(gib int64) shape {
+	s.GiB = (gib + int64(s.count) - 1) / int64(s.count)
+	return s
+}
+
 // need is the performance a new backing must have, in all: the recorded peak, the
 // policy's least, and unless the policy follows the peak what there is now. A peak
 // above what the volumes can give was not theirs (holes are read for nothing).
