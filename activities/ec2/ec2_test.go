@@ -332,6 +332,24 @@ func TestModifyVolume(t *testing.T) {
 		got, _ := f.sim.Volume(v.ID)
 		require.Len(t, got.Modifications, 1)
 	})
+	t.Run("EBS gives up", func(t *testing.T) {
+		f := start(t)
+		v := f.create(5)
+		in := contract.ModifyVolumeInput{Disk: disk, Volume: v.ID, SizeGiB: 8}
+		f.sim.AddFault(ec2sim.Fault{Action: "ModifyVolume", FailAsync: "failed", Message: "no capacity"})
+		_, err := f.ModifyVolume(t.Context(), in)
+		r := refused(t, err, contract.ModificationLimit)
+		require.Contains(t, r.Error(), "no capacity")
+		require.Equal(t, v.ID, r.Volume)
+		got, _ := f.sim.Volume(v.ID)
+		require.EqualValues(t, 5, got.SizeGiB, "as it was")
+
+		time.Sleep(60 * time.Millisecond) // longer than a describe lags behind
+		after, err := f.ModifyVolume(t.Context(), in)
+		require.NoError(t, err, "the next try is a new modification")
+		require.EqualValues(t, 8, after.SizeGiB)
+		require.Equal(t, 2, f.calls("ModifyVolume"))
+	})
 }
 
 func TestTagAndDelete(t *testing.T) {

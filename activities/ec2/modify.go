@@ -46,7 +46,7 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 			req.Throughput = &in.ThroughputMiBs
 		}
 		if repeated(ctx) && a.begun(ctx, in) {
-			return a.modified(ctx, in)
+			return a.modified(ctx, in, m)
 		}
 		if _, err := a.api.ModifyVolume(ctx, req, once); err != nil {
 			known := m != nil && m.ModificationState != types.VolumeModificationStateFailed && m.ModificationState != types.VolumeModificationStateCompleted
@@ -54,8 +54,9 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 				return facts(v), err
 			}
 		}
+		return a.modified(ctx, in, m)
 	}
-	return a.modified(ctx, in)
+	return a.modified(ctx, in, nil)
 }
 
 // begun looks for a modification whose answer an earlier run lost, which
@@ -74,13 +75,18 @@ func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) b
 	return err == nil && found
 }
 
-// modified waits until the volume has what was asked for and may be used.
-func (a *Activities) modified(ctx context.Context, in contract.ModifyVolumeInput) (contract.VolumeFacts, error) {
+// modified waits until the volume has what was asked for and may be used. before
+// is the modification that was there before the one it waits for, nil for none:
+// describes may go on showing it for a while, and how it ended says nothing.
+func (a *Activities) modified(ctx context.Context, in contract.ModifyVolumeInput, before *types.VolumeModification) (contract.VolumeFacts, error) {
 	var f contract.VolumeFacts
 	err := a.poll(ctx, "volume "+in.Volume+" is modified", func(ctx context.Context) (bool, error) {
 		m, err := a.modification(ctx, in.Volume)
 		if err != nil {
 			return false, err
+		}
+		if m != nil && before != nil && !aws.ToTime(m.StartTime).After(aws.ToTime(before.StartTime)) {
+			m = nil
 		}
 		if m != nil {
 			switch m.ModificationState {

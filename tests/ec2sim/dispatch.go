@@ -107,7 +107,7 @@ func (s *Server) run(r *request, faults []Fault, call *Call) (response, error) {
 		}
 		r.hang = r.hang || f.Hang
 		if f.FailAsync != "" {
-			r.failAsync = f.FailAsync
+			r.failAsync, r.failMessage = f.FailAsync, f.reason()
 		}
 	}
 	a, ok := actions[r.action]

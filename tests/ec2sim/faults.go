@@ -43,7 +43,8 @@ type Fault struct {
 	Hang bool `json:"hang,omitempty"`
 	// FailAsync accepts the call and lets what it creates fail afterwards.
 	// For CreateVolume "vanish" (the volume disappears, its token is burned)
-	// or "error" (it ends in that state); for snapshots "error".
+	// or "error" (it ends in that state); for snapshots "error"; for
+	// ModifyVolume "failed", with Message as the modification's.
 	FailAsync string `json:"failAsync,omitempty"`
 
 	seen int
@@ -147,14 +148,19 @@ func (f *Fault) err() *apiError {
 	if f.Code == "" {
 		return nil
 	}
-	e := apiErr(f.Code, "%s", f.Message)
-	if f.Message == "" {
-		e.Message = "Injected by fault " + f.ID + "."
-	}
+	e := apiErr(f.Code, "%s", f.reason())
 	if f.Status != 0 {
 		e.Status = f.Status
 	}
 	return e
+}
+
+// reason is the fault's message, or one that names the fault.
+func (f *Fault) reason() string {
+	if f.Message == "" {
+		return "Injected by fault " + f.ID + "."
+	}
+	return f.Message
 }
 
 // pause waits in real time, unless ctx ends first.

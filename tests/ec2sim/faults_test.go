@@ -135,6 +135,33 @@ func TestAsynchronousFailures(t *testing.T) {
 	require.Equal(t, types.SnapshotStateError, out.Snapshots[0].State)
 }
 
+// TestFailedModification: it is accepted, runs its time and fails; the volume is
+// as it was, and may be modified again at once.
+func TestFailedModification(t *testing.T) {
+	s, c := start(t, ec2sim.Options{Lag: ec2sim.Lag{Modify: ec2sim.Fixed(time.Minute), Optimize: ec2sim.Fixed(time.Hour)}})
+	vol := create(t, c, 8)
+	attach(t, c, vol, inst1, "/dev/sdf")
+	look := func() types.VolumeModification {
+		out, err := c.DescribeVolumesModifications(t.Context(), &ec2.DescribeVolumesModificationsInput{VolumeIds: []string{vol}})
+		require.NoError(t, err)
+		return out.VolumesModifications[0]
+	}
+	s.AddFault(ec2sim.Fault{Action: "ModifyVolume", FailAsync: "failed", Message: "no capacity"})
+	require.NoError(t, modify(c, vol, 9))
+	require.Equal(t, types.VolumeModificationStateModifying, look().ModificationState)
+	require.NoError(t, s.Advance(time.Minute))
+	m := look()
+	require.Equal(t, types.VolumeModificationStateFailed, m.ModificationState)
+	require.Equal(t, "no capacity", *m.StatusMessage)
+	require.Equal(t, time.Minute, m.EndTime.Sub(*m.StartTime))
+	require.EqualValues(t, 8, *describe(t, c, vol).Size)
+
+	require.NoError(t, modify(c, vol, 9), "nothing runs")
+	require.NoError(t, s.Advance(time.Minute))
+	require.Equal(t, types.VolumeModificationStateOptimizing, look().ModificationState)
+	require.EqualValues(t, 9, *describe(t, c, vol).Size)
+}
+
 func TestAdmin(t *testing.T) {
 	s, c := start(t, ec2sim.Options{})
 	admin := s.URL() + "/_admin"

@@ -94,6 +94,8 @@ type Modification struct {
 	Start         time.Time `json:"start"`
 	End           time.Time `json:"end,omitzero"`
 	StatusMessage string    `json:"statusMessage,omitempty"`
+	// Failure is why the modification will fail once it is due; "" when it will not.
+	Failure string `json:"failure,omitempty"`
 	// Tries to tell the node of the new size.
 	Tries int `json:"tries,omitempty"`
 	// Due is when the present state ends, Since when it began.

@@ -95,10 +95,14 @@ func (s *Server) modifyVolume(r *request) (response, error) {
 			return err
 		}
 		now := s.clk.Now()
-		v.Modifications = append(v.Modifications, Modification{
+		m := Modification{
 			State: StateModifying, From: v.Shape, To: to, Start: now, Since: now,
 			Due: now.Add(s.lag.Modify.draw(s.rng)),
-		})
+		}
+		if r.failAsync != "" {
+			m.Failure = r.failMessage
+		}
+		v.Modifications = append(v.Modifications, m)
 		out.Modification = newModificationXML(id, v.modification(), now)
 		s.touchVolume(v)
 		s.settleVolume(id)

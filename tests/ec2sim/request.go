@@ -18,8 +18,9 @@ type request struct {
 	id     string
 	form   url.Values
 	// hang and failCreate come from an injected fault.
-	hang      bool
-	failAsync string
+	hang bool
+	// failAsync and failMessage are of a Fault.FailAsync.
+	failAsync, failMessage string
 }
 
 func (r *request) str(key string) string { return r.form.Get(key) }

@@ -132,6 +132,10 @@ func (s *Server) stepModification(v *Volume, m *Modification) bool {
 	if s.plugging[v.ID] {
 		return false
 	}
+	if m.Failure != "" {
+		m.State, m.StatusMessage, m.End = StateFailed, m.Failure, m.Due
+		return true
+	}
 	if err := growFile(s.VolumePath(v.ID), s.fileBytes(m.To.SizeGiB)); err != nil {
 		m.State, m.StatusMessage, m.End = StateFailed, err.Error(), s.clk.Now()
 		return true

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -62,6 +63,63 @@ func (s *suite) zoneMismatch(t *testing.T) {
 	}
 	id := s.create(t, func(in *ec2.CreateVolumeInput) { in.AvailabilityZone = &s.OtherZone })
 	requireCode(t, s.attach(t, id, s.Devices[0]), "InvalidVolume.ZoneMismatch")
+}
+
+// attachmentLimit fills the instance's slots. Its type says how many there are at
+// most; the root volume and, with a shared limit, network interfaces take some.
+func (s *suite) attachmentLimit(t *testing.T) {
+	out, err := s.Client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{s.InstanceID}})
+	require.NoError(t, err)
+	i := out.Reservations[0].Instances[0]
+	tout, err := s.Client.DescribeInstanceTypes(t.Context(), &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{i.InstanceType}})
+	require.NoError(t, err)
+	most := int(*tout.InstanceTypes[0].EbsInfo.MaximumEbsAttachments) - len(i.BlockDeviceMappings)
+	for n := range most + 1 {
+		id := s.create(t, nil)
+		err := s.attach(t, id, fmt.Sprintf("/dev/xvd%c%c", 'c'+n/26, 'a'+n%26))
+		if code(err) == "AttachmentLimitExceeded" {
+			require.Positive(t, n, "no slot was free")
+			v := s.waitAvailable(t, id)
+			require.Empty(t, v.Attachments, "a refused attachment leaves the volume as it was")
+			return
+		}
+		require.NoError(t, err, "volume %d of at most %d", n+1, most)
+		s.waitAttachment(t, id, types.VolumeAttachmentStateAttached)
+	}
+	t.Errorf("instance %s took more volumes than its type allows", s.InstanceID)
+}
+
+// deleteOnTermination tells what an instance takes with it: only volumes that are
+// marked so, and AttachVolume marks none.
+func (s *suite) deleteOnTermination(t *testing.T) {
+	if s.Expendable == "" {
+		t.Skip("no instance that may be terminated")
+	}
+	keep, drop := s.create(t, nil), s.create(t, nil)
+	for n, id := range []string{keep, drop} {
+		_, err := s.Client.AttachVolume(t.Context(), &ec2.AttachVolumeInput{VolumeId: &id, InstanceId: &s.Expendable, Device: &s.Devices[n]})
+		require.NoError(t, err)
+		v := s.waitAttachment(t, id, types.VolumeAttachmentStateAttached)
+		require.False(t, *v.Attachments[0].DeleteOnTermination)
+	}
+	_, err := s.Client.ModifyInstanceAttribute(t.Context(), &ec2.ModifyInstanceAttributeInput{
+		InstanceId: &s.Expendable,
+		BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
+			DeviceName: &s.Devices[1], Ebs: &types.EbsInstanceBlockDeviceSpecification{DeleteOnTermination: aws.Bool(true)},
+		}},
+	})
+	require.NoError(t, err)
+	s.waitVolumeFor(t, drop, "is marked", func(v *types.Volume) bool {
+		return len(v.Attachments) == 1 && *v.Attachments[0].DeleteOnTermination
+	})
+	_, err = s.Client.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{s.Expendable}})
+	require.NoError(t, err)
+	s.eventually(t, drop+" is gone", func() (bool, error) {
+		v, err := s.look(t.Context(), drop)
+		return v == nil, err
+	})
+	v := s.waitAvailable(t, keep)
+	require.Empty(t, v.Attachments, "kept, and free")
 }
 
 func (s *suite) modify(t *testing.T) {

@@ -28,6 +28,9 @@ type Config struct {
 	InstanceID string
 	// OtherZone of the region; the zone mismatch is not tested when empty.
 	OtherZone string
+	// Expendable is another running instance of the zone, which the suite terminates;
+	// what becomes of volumes then is not tested when empty.
+	Expendable string
 	// Device names that are free on the instance; /dev/sdx and /dev/sdy when empty.
 	Devices [2]string
 	// Timeout of one wait (5 min when zero) and the pause between two looks (2 s).
@@ -65,8 +68,11 @@ func Run(t *testing.T, cfg Config) {
 		{"dry run", s.dryRun},
 		{"attach and detach", s.attachDetach},
 		{"zone mismatch", s.zoneMismatch},
+		{"attachment limit", s.attachmentLimit},
+		{"delete on termination", s.deleteOnTermination},
 		{"modify", s.modify},
 		{"snapshot", s.snapshot},
+		{"snapshot states", s.snapshotStates},
 		{"snapshots of an instance", s.instanceSnapshots},
 		{"encryption", s.encryption},
 		{"tags", s.tags},

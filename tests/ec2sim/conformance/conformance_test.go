@@ -18,7 +18,7 @@ import (
 func simulator(t *testing.T, opt ec2sim.Options) conformance.Config {
 	t.Helper()
 	opt.StateDir, opt.GiB = t.TempDir(), 1<<20
-	opt.Instances = []ec2sim.Instance{{ID: "i-0123456789abcdef0"}}
+	opt.Instances = []ec2sim.Instance{{ID: "i-0123456789abcdef0"}, {ID: "i-0123456789abcdef1"}}
 	s, err := ec2sim.New(opt)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -31,7 +31,7 @@ func simulator(t *testing.T, opt ec2sim.Options) conformance.Config {
 			BaseEndpoint: aws.String(s.URL()), Region: "us-east-1",
 			Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 		}),
-		Zone: "us-east-1a", OtherZone: "us-east-1b", InstanceID: "i-0123456789abcdef0",
+		Zone: "us-east-1a", OtherZone: "us-east-1b", InstanceID: "i-0123456789abcdef0", Expendable: "i-0123456789abcdef1",
 		Timeout: 20 * time.Second, Poll: 3 * time.Millisecond,
 	}
 }
@@ -51,7 +51,8 @@ func TestLaggingAndStale(t *testing.T) {
 
 // TestRealEC2 runs the suite against EC2 with the environment's credentials:
 // EBB_EC2_CONFORMANCE=real, EBB_EC2_ZONE, EBB_EC2_INSTANCE, and
-// EBB_EC2_OTHER_ZONE if there is one. It creates a few small volumes.
+// EBB_EC2_OTHER_ZONE if there is one, EBB_EC2_EXPENDABLE if there is an instance to
+// terminate. It creates small volumes, for a moment as many as the instance can attach.
 func TestRealEC2(t *testing.T) {
 	if os.Getenv("EBB_EC2_CONFORMANCE") != "real" {
 		t.Skip("set EBB_EC2_CONFORMANCE=real to run against EC2")
@@ -60,6 +61,6 @@ func TestRealEC2(t *testing.T) {
 	require.NoError(t, err)
 	conformance.Run(t, conformance.Config{
 		Client: ec2.NewFromConfig(cfg), Zone: os.Getenv("EBB_EC2_ZONE"),
-		OtherZone: os.Getenv("EBB_EC2_OTHER_ZONE"), InstanceID: os.Getenv("EBB_EC2_INSTANCE"),
+		OtherZone: os.Getenv("EBB_EC2_OTHER_ZONE"), InstanceID: os.Getenv("EBB_EC2_INSTANCE"), Expendable: os.Getenv("EBB_EC2_EXPENDABLE"),
 	})
 }

@@ -77,6 +77,42 @@ func (s *suite) snapshot(t *testing.T) {
 	requireCode(t, err, "InvalidSnapshot.NotFound")
 }
 
+// snapshotStates finds the snapshots of a volume that are under way, or done.
+func (s *suite) snapshotStates(t *testing.T) {
+	vol := s.create(t, nil)
+	begun, err := s.Client.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &vol, TagSpecifications: s.tagSpec(types.ResourceTypeSnapshot)})
+	require.NoError(t, err)
+	id := *begun.SnapshotId
+	s.dropSnapshot(t, id)
+	find := func(states ...types.SnapshotState) (bool, error) {
+		in := &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}, Filters: []types.Filter{
+			{Name: aws.String("volume-id"), Values: []string{vol}}, {Name: aws.String("status")},
+		}}
+		for _, state := range states {
+			in.Filters[1].Values = append(in.Filters[1].Values, string(state))
+		}
+		out, err := s.Client.DescribeSnapshots(t.Context(), in)
+		if err != nil || len(out.Snapshots) == 0 {
+			return false, err
+		}
+		require.Len(t, out.Snapshots, 1)
+		require.Equal(t, id, *out.Snapshots[0].SnapshotId)
+		require.Contains(t, states, out.Snapshots[0].State)
+		return true, nil
+	}
+	s.eventually(t, id+" shows, in whatever state", func() (bool, error) {
+		return find(types.SnapshotStatePending, types.SnapshotStateCompleted)
+	})
+	s.eventually(t, id+" is among the completed", func() (bool, error) { return find(types.SnapshotStateCompleted) })
+	s.eventually(t, id+" is no longer among the pending", func() (bool, error) {
+		found, err := find(types.SnapshotStatePending)
+		return !found, err
+	})
+	found, err := find(types.SnapshotStateError)
+	require.NoError(t, err)
+	require.False(t, found, "it did not fail")
+}
+
 func (s *suite) instanceSnapshots(t *testing.T) {
 	ids := map[string]bool{}
 	for _, device := range s.Devices {
