@@ -32,7 +32,7 @@ type summary struct {
 	BackingBefore   int64     `json:"backing_before_bytes"`
 	BackingPeak     int64     `json:"backing_peak_bytes"`
 	BackingAfter    int64     `json:"backing_after_bytes"`
-	Used            int64     `json:"used_bytes"` // when the copy was planned
+	Used            int64     `json:"used_bytes"` // when the copy began
 	Copied          int64     `json:"copied_bytes"`
 	Verified        int64     `json:"verified_bytes"`
 	Acked           uint64    `json:"acknowledged_writes"`
@@ -335,12 +335,11 @@ func (d *demo) copied(ctx context.Context, share float64) (at float64, err error
 		if err != nil {
 			return err
 		}
-		// What was used when the copy was planned: the disk is written to meanwhile.
-		if m.Move != nil && (m.Move.Phase == contract.PhasePrepare || d.sum.Used == 0) {
-			d.sum.Used = m.PoolUsedBytes
-		}
 		if m.Move == nil || m.Move.Phase != contract.PhaseCopy || m.Move.CopyBytes == 0 {
 			return fmt.Errorf("move: %+v", m.Move)
+		}
+		if d.sum.Used == 0 { // the copy was planned for this; the disk is written to meanwhile
+			d.sum.Used = m.PoolUsedBytes
 		}
 		at = 1 - float64((m.Move.Regions-m.Move.InSync)*m.Move.RegionBytes)/float64(m.Move.CopyBytes)
 		if p := int(at * 10); p != last {
@@ -416,7 +415,7 @@ func (d *demo) table() {
 	for _, row := range [][2]string{
 		{"disk, as the application sees it", gib(s.DiskSize) + " " + s.Filesystem},
 		{"backing: before, peak, after", fmt.Sprintf("%s, %s, %s", gib(s.BackingBefore), gib(s.BackingPeak), gib(s.BackingAfter))},
-		{"used when the copy was planned, copied, compared", fmt.Sprintf("%s, %s, %s", gib(s.Used), gib(s.Copied), gib(s.Verified))},
+		{"used when the copy began, copied, compared", fmt.Sprintf("%s, %s, %s", gib(s.Used), gib(s.Copied), gib(s.Verified))},
 		{"acknowledged writes", fmt.Sprint(s.Acked)},
 		{"lost, wrong, failed", fmt.Sprintf("%d, %d, %d", s.Lost, s.Wrong, s.Failed)},
 		{"longest write stall", fmt.Sprintf("%d ms (filling faster than it grows: %d ms)", s.LongestStallMS, s.StallFillingMS)},
