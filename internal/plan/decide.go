@@ -161,7 +161,7 @@ func (c *weighing) fit(n int64) int64 {
 	if missing <= 0 {
 		return c.have
 	}
-	return c.have + CeilGiB(missing+missing/499+4<<20)
+	return c.have + CeilGiB(missing+missing/990+4<<20)
 }
 
 // extend chooses between a modification and another volume.
@@ -225,7 +225,7 @@ func (c *weighing) move() bool {
 	gib := min(max(fitting(min(bytes, c.f.SizeBytes)), min(c.r.FloorGiB, c.ceilingGiB())), c.have)
 	old := c.p.BackingMonth(c.f.Volumes)
 	fold := len(c.f.Volumes) > 1 && !c.f.Striped
-	least := max(c.r.MinShrinkGiB, int64(math.Ceil(float64(c.have)*c.r.MinShrink)), c.step(gib)+1)
+	least := max(c.r.MinShrinkGiB, int64(math.Ceil(float64(c.have)*c.r.MinShrink)), c.step(gib)+1+c.have/1000) // growth rounds up by less
 	if !fold && c.have-gib < least && !c.retyping() {
 		return false
 	}

@@ -221,22 +221,50 @@ func TestNoOscillation(t *testing.T) {
 				first, last := operations[0], in.f.Volumes[0]
 				require.False(t, first == plan.Shrink && d.Action != plan.Shrink, "grown after a shrink: %v", d.Reasons)
 				same := d.Type == last.Type && d.IOPS == last.IOPS && d.ThroughputMiBs == last.ThroughputMiBs && d.Stripes == len(in.f.Volumes)
-				require.False(t, first != plan.Shrink && d.Action == plan.Shrink && same, "shrunk after a growth: %v", d.Reasons)
+				require.False(t, first != plan.Shrink && d.Action == plan.Shrink && same && !d.Fold, "shrunk after a growth: %v", d.Reasons)
 			}
 			in = in.after(at, d)
 		}
 	})
 }
 
-// TestMonotoneInUsage: the more is used, the larger the backing is afterwards.
+// TestMonotoneInUsage: the more is used, now or at the peak, the larger the backing
+// is afterwards.
 func TestMonotoneInUsage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		less := draw(t)
-		more := less
-		more.f.UsedBytes = rapid.Int64Range(less.f.UsedBytes, min(less.f.PoolBytes(), less.f.SizeBytes)).Draw(t, "more")
-		more.h.PeakUsedBytes = rapid.Int64Range(less.h.PeakUsedBytes, less.f.SizeBytes).Draw(t, "morePeak")
-		small, large := less.decide(now), more.decide(now)
-		require.LessOrEqual(t, afterwards(small), afterwards(large), "%v\n%v", small.Reasons, large.Reasons)
+		in := draw(t)
+		in.h.Known, in.h.LastShrink = 30*aDay, time.Time{} // most of it would be held back
+		low := in
+		low.f.UsedBytes, low.h.PeakUsedBytes = 0, 0
+		before := low.decide(now)
+		for range 30 {
+			high := low
+			room := min(in.f.PoolBytes(), in.f.SizeBytes)
+			high.f.UsedBytes = min(room, low.f.UsedBytes+rapid.Int64Range(0, room/20).Draw(t, "more"))
+			high.h.PeakUsedBytes = min(room, low.h.PeakUsedBytes+rapid.Int64Range(0, room/15).Draw(t, "morePeak"))
+			d := high.decide(now)
+			require.LessOrEqual(t, afterwards(before), afterwards(d), "%v\n%v", before.Reasons, d.Reasons)
+			low, before = high, d
+		}
+	})
+}
+
+// TestGrowthByAStepIsNotShrunkBack: a policy may want large steps of growth and
+// small ones of shrinking.
+func TestGrowthByAStepIsNotShrunkBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := drawn{f: disk(12000, rapid.Int64Range(20, 4000).Draw(t, "backingGiB"), 0), r: enforce(), l: plan.DefaultLimits()}
+		in.r.MinStep = rapid.Float64Range(0, 0.5).Draw(t, "minStep")
+		in.r.MinStepGiB = rapid.Int64Range(0, 300).Draw(t, "minStepGiB")
+		in.r.MinShrink, in.r.MinShrinkGiB = rapid.Float64Range(0, 0.2).Draw(t, "minShrink"), 1
+		in.f.UsedBytes = int64(float64(in.f.PoolBytes()) * rapid.Float64Range(0.85, 1).Draw(t, "used"))
+		in.h = plan.History{Known: 30 * aDay, PeakUsedBytes: in.f.UsedBytes}
+		d := in.decide(now)
+		if d.Action != plan.Grow {
+			return
+		}
+		again := in.after(now, d).decide(now.Add(30 * aDay))
+		require.Equal(t, plan.None, again.Wanted, "%v, then %v", d.Reasons, again.Reasons)
 	})
 }
 
