@@ -70,7 +70,7 @@ func awaited[In, Out any](ctx workflow.Context, op *operation, a contract.Activi
 	f := a.Start(call, in)
 	for l != brief && !f.IsReady() {
 		err := workflow.Await(ctx, func() bool {
-			return f.IsReady() || op.interrupted() != nil || (beside != nil && op.signals.throttle)
+			return f.IsReady() || op.interrupted() != nil || (l == queued && op.called()) || (beside != nil && op.signals.throttle)
 		})
 		if err != nil {
 			return zero, err
@@ -87,6 +87,14 @@ func awaited[In, Out any](ctx workflow.Context, op *operation, a contract.Activi
 				return out, nil
 			}
 			return zero, stop
+		}
+		if l == queued && op.called() {
+			cancel()
+			out, err := f.Get(ctx)
+			if temporal.IsCanceledError(err) {
+				err = errNoAnswer
+			}
+			return out, err
 		}
 		beside(ctx)
 	}
@@ -106,6 +114,9 @@ func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 		how := l
 		if l == brief && !op.lostAt.IsZero() {
 			how = queued
+		}
+		if op.turned { // what EC2 says of the node is to be looked at again soon
+			queue = op.set.NodeTimeout
 		}
 		if how != brief || op.signals.rehome != nil {
 			if err := op.interrupted(); err != nil {
@@ -184,7 +195,7 @@ func (op *operation) nodeOptions(ctx workflow.Context, name string, l length, qu
 // noAgent says that no agent took the task from the node's queue in time.
 func noAgent(err error) bool {
 	var t *temporal.TimeoutError
-	return errors.As(err, &t) && t.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
+	return errors.Is(err, errNoAnswer) || errors.As(err, &t) && t.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
 }
 
 // lost is called when the agent on node at did not answer. It follows the disk
@@ -206,11 +217,14 @@ func (op *operation) lost(ctx workflow.Context, at string) error {
 	}
 	since := workflow.Now(ctx).Sub(op.lostAt)
 	if since >= op.set.NodePatience {
-		return fmt.Errorf("no agent has answered on node %s for %s; nothing of disk %s is lost: bring the node back or rehome the disk, then start the operation again",
-			at, since.Round(time.Second), op.disk)
+		return fmt.Errorf("%w on node %s for %s; nothing of disk %s is lost: bring the node back or rehome the disk, then start the operation again",
+			errSilent, at, since.Round(time.Second), op.disk)
+	}
+	if op.turning() {
+		return op.turnBack(ctx, at)
 	}
 	op.wait(ctx, fmt.Sprintf("no agent answers on node %s; bring it back, or rehome the disk", at))
-	_, err = workflow.AwaitWithTimeout(ctx, lostPause, func() bool { return op.interrupted() != nil })
+	_, err = workflow.AwaitWithTimeout(ctx, lostPause, func() bool { return op.interrupted() != nil || op.called() })
 	return err
 }
 
@@ -237,7 +251,7 @@ func (op *operation) reassemble(ctx workflow.Context, next string, queue time.Du
 	if _, err := awaited(ctx, op, contract.AssembleDisk, in, queued, nil); err != nil {
 		return err
 	}
-	op.assemble = false
+	op.assemble, op.hauling = false, false
 	op.found(ctx)
 	return nil
 }

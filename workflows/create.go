@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 
 	"go.temporal.io/sdk/workflow"
@@ -121,6 +122,9 @@ func (c *create) check(ctx workflow.Context) (done bool, err error) {
 				WithDisk(c.disk).WithNext("start again with that node, or delete the disk first")
 		}
 	}
+	if err := c.fit(ctx, c.in.Node); err != nil {
+		return false, err
+	}
 	c.node, c.zone = c.in.Node, n.Zone
 	c.planned(ctx, c.in.Name, 0, c.in.BackingGiB, "new disk")
 	return false, nil
@@ -161,11 +165,26 @@ func (c *create) format(ctx workflow.Context) error {
 	if err == nil {
 		c.grown(m)
 	}
+	if errors.Is(err, errSilent) {
+		return contract.Refuse(contract.NodeUnreachable, "no agent has answered on node %s for %s", c.node, c.set.NodePatience).
+			WithDisk(c.disk).WithNext("check that its node agent runs (ebb preflight --node %s), or name another node; then start again", c.node)
+	}
 	return err
 }
 
+// undoFormat takes the disk down. A node that does not answer is not waited for:
+// nobody was ever given the disk, so its volume is taken away all the same.
 func (c *create) undoFormat(ctx workflow.Context) error {
-	_, err := node(ctx, c.operation, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: c.disk}, brief)
+	queue := c.set.NodeTimeout
+	if !c.lostAt.IsZero() {
+		queue = min(queue, askPatience)
+	}
+	ctx = c.nodeOptions(ctx, string(contract.DisassembleDisk), brief, queue)
+	_, err := awaited(ctx, c.operation, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: c.disk}, brief, nil)
+	if noAgent(err) {
+		c.wait(ctx, "")
+		return nil
+	}
 	return err
 }
 

@@ -18,6 +18,9 @@ import (
 // server's limit of pending activities.
 const inspectParallel = 100
 
+// askPatience is how long a node's agent may take to hear a question.
+const askPatience = 10 * time.Second
+
 // RegisterInspect binds the read-only workflows on a worker of ControlQueue.
 func RegisterInspect(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(Inspect, workflow.RegisterOptions{Name: contract.InspectWorkflow})
@@ -139,7 +142,7 @@ func Preflight(ctx workflow.Context, in contract.PreflightNodeInput) (contract.P
 func askNode(ctx workflow.Context, node string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:              contract.NodeQueue(node),
-		ScheduleToStartTimeout: 10 * time.Second,
+		ScheduleToStartTimeout: askPatience,
 		StartToCloseTimeout:    20 * time.Second,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, MaximumAttempts: 2},
 	})

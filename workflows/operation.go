@@ -17,6 +17,13 @@ var (
 	errCancelled = errors.New("cancelled")
 	// errYield: a rehome waits; the step is run again afterwards.
 	errYield = errors.New("a rehome waits")
+	// errTurnBack: a cancelled rehome goes back to where it came from.
+	errTurnBack = errors.New("the disk goes back")
+	// errNoAnswer: a call was taken out of the queue of a node that did not take
+	// it, to look anew at what to do.
+	errNoAnswer = errors.New("no agent took the call")
+	// errSilent: a node was waited for as long as the operation may.
+	errSilent = errors.New("no agent has answered")
 	// errCommitted: an undo found that the move had been committed.
 	errCommitted = errors.New("the move is committed")
 )
@@ -52,7 +59,9 @@ type operation struct {
 
 	lostAt   time.Time // since when the node has not answered; zero while it does
 	assemble bool      // the node was lost: assemble before the next call
-	hauling  bool      // the disk is between two nodes: only a newer rehome stops it there
+	hauling  bool      // the disk is between two nodes: a cancel alone does not leave it there
+	home     string    // while hauling: where it can be brought back to; empty when nowhere
+	turned   bool      // while hauling: a cancel was heard by whoever waits for the new node
 	rehomed  bool      // a rehome signal was carried out
 	closing  bool      // the room maker shall end
 }

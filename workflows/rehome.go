@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -12,11 +13,14 @@ import (
 // States of an instance that can hold a volume in use.
 const (
 	stateRunning = "running"
-	stateGone    = "" // EC2 does not know the instance any more
+	// The others hold none.
+	stateStopped    = "stopped"
+	stateTerminated = "terminated"
+	stateGone       = "" // EC2 does not know the instance any more
 )
 
-// Rehome brings a disk to another node. When the new node refuses it after it
-// was taken down, it is brought back.
+// Rehome brings a disk to another node. The new node is asked before anything
+// changes; when it refuses the disk after all, the disk is brought back.
 func Rehome(ctx workflow.Context, in contract.RehomeInput) (contract.Result, error) {
 	return operate(ctx, header{
 		name: contract.RehomeWorkflow, disk: in.Disk, set: in.Settings, input: in.Validate(),
@@ -52,6 +56,7 @@ type haul struct {
 // nothing.
 func (op *operation) plot(ctx workflow.Context, in contract.RehomeInput) (haul, error) {
 	h := haul{to: in.Node, mount: in.MountPath}
+	begun := op.hauling && op.node == in.Node // it is on its way there, and waited for
 	facts, err := op.located(ctx)
 	if err != nil {
 		return h, err
@@ -90,7 +95,26 @@ func (op *operation) plot(ctx workflow.Context, in contract.RehomeInput) (haul, 
 		return h, contract.Refuse(contract.AttachSlotsFull, "node %s can attach %d more volumes, the disk has %d", to.Node, to.FreeSlots, need).
 			WithDisk(op.disk).WithNext("name another node")
 	}
-	return h, op.plotFrom(ctx, in, &h)
+	if err := op.plotFrom(ctx, in, &h); err != nil || begun {
+		return h, err
+	}
+	return h, op.fit(ctx, in.Node)
+}
+
+// fit asks a node's agent whether Ebb can run there. An agent that does not
+// answer at once is a refusal: nothing has changed yet.
+func (op *operation) fit(ctx workflow.Context, at string) error {
+	res, err := contract.Preflight.Execute(askNode(ctx, at), contract.PreflightInput{})
+	if err != nil {
+		return nodeRefusal(at, err).WithDisk(op.disk)
+	}
+	for _, c := range res.Checks {
+		if !c.OK {
+			return contract.Refuse(contract.NodeUnsupported, "Ebb cannot run on node %s: %s: %s", at, c.Name, c.Detail).
+				WithDisk(op.disk).WithNext("%s; see all checks: ebb preflight --node %s", c.Next, at)
+		}
+	}
+	return nil
 }
 
 // plotFrom decides how to take the disk off its old node.
@@ -121,25 +145,36 @@ func (op *operation) bring(ctx workflow.Context, in contract.RehomeInput) error 
 	if err != nil {
 		return err
 	}
-	// From here a cancel would leave the disk between two nodes; only a newer
-	// rehome comes between.
-	op.hauling = true
-	was := op.progress.Phase
+	was, between := op.progress.Phase, op.hauling
 	op.enter(ctx, contract.PhaseRehome)
 	if h.from != "" {
 		op.node = h.from
 		if err := op.takeOff(ctx, h); err != nil {
 			if _, refused := contract.AsRefusal(err); refused {
-				op.hauling = false
+				op.hauling = between
 			}
 			return err
 		}
 	}
-	op.assemble = true // wherever it goes
+	op.assemble, op.hauling = true, true // wherever it goes
+	if h.fromUp {
+		op.home = h.from
+	}
 	err = op.putOn(ctx, h, h.to)
-	if _, refused := contract.AsRefusal(err); refused && h.fromUp {
-		if back := op.bringBack(ctx, h); back != nil {
-			return fmt.Errorf("node %s refused the disk (%w) and it could not be brought back to %s: %w", h.to, errors.New(err.Error()), h.from, errors.New(back.Error()))
+	op.turned = false
+	if errors.Is(err, errYield) {
+		return err
+	}
+	home := op.home
+	op.home = ""
+	_, refused := contract.AsRefusal(err)
+	off := errors.Is(err, errTurnBack)
+	if off {
+		err = errCancelled
+	}
+	if home != "" && home != h.to && (off || refused) {
+		if back := op.bringBack(ctx, h, home, off); back != nil {
+			return fmt.Errorf("node %s did not take the disk (%w) and it could not be brought back to %s: %w", h.to, errors.New(err.Error()), home, errors.New(back.Error()))
 		}
 	}
 	if err != nil {
@@ -152,7 +187,9 @@ func (op *operation) bring(ctx workflow.Context, in contract.RehomeInput) error 
 	return nil
 }
 
-// takeOff takes the disk down on its old node and detaches its volumes.
+// takeOff takes the disk down on its old node and detaches its volumes. Once it
+// is down a cancel would leave it between two nodes, so that only a newer rehome
+// comes between; turnBack says when a cancel does.
 func (op *operation) takeOff(ctx workflow.Context, h haul) error {
 	if h.fromUp {
 		_, err := node(ctx, op, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: op.disk}, brief)
@@ -160,6 +197,7 @@ func (op *operation) takeOff(ctx workflow.Context, h haul) error {
 			return err
 		}
 	}
+	op.hauling = true
 	for _, v := range append(h.leave[:len(h.leave):len(h.leave)], h.move...) {
 		if v.Node == "" || v.Node == h.to {
 			continue
@@ -178,7 +216,9 @@ func (op *operation) putOn(ctx workflow.Context, h haul, to string) error {
 			return err
 		}
 	}
-	op.node, op.progress.Node = to, to
+	if op.node != to {
+		op.node, op.progress.Node, op.lostAt = to, to, time.Time{}
+	}
 	m, err := node(ctx, op, contract.AssembleDisk, contract.AssembleDiskInput{Disk: op.disk, Volumes: ids(h.move), MountPath: h.mount}, brief)
 	if err == nil {
 		op.assemble, op.hauling = false, false
@@ -187,21 +227,62 @@ func (op *operation) putOn(ctx workflow.Context, h haul, to string) error {
 	return err
 }
 
-// bringBack undoes a rehome that the new node refused.
-func (op *operation) bringBack(ctx workflow.Context, h haul) error {
-	if op.node == h.to {
+// called says that a cancel came which whoever waits for a node has not heard.
+func (op *operation) called() bool { return op.turning() && !op.turned }
+
+// turning says that a cancelled disk is on its way to a node.
+func (op *operation) turning() bool {
+	return op.hauling && op.signals.cancelled && !op.undoing && !op.final
+}
+
+// turnBack is what a cancel does while no agent answers on the node that the
+// disk was brought to: the disk goes back, once it is certain that the node does
+// not have it up. An agent that is out of Temporal's reach brings up what is
+// attached to its node, so the node must be off; until then the operation waits
+// for either, and says so.
+func (op *operation) turnBack(ctx workflow.Context, at string) error {
+	op.turned = true
+	state := stateGone
+	n, err := control(ctx, op, contract.DescribeNode, contract.DescribeNodeInput{Node: at}, brief)
+	if err == nil {
+		state = n.State
+	} else if r, ok := contract.AsRefusal(err); !ok || r.Code != contract.NodeUnknown {
+		return err
+	}
+	var why string
+	switch {
+	case op.home == "" || op.home == at:
+		why = "there is no node to bring the disk back to: bring this one back, or rehome the disk to another"
+	case state != stateStopped && state != stateTerminated && state != stateGone:
+		why = fmt.Sprintf("EC2 says that it is %s, so it may have the disk up: stop it, and the disk goes back to %s; or bring its agent back", state, op.home)
+	default:
+		err := op.fit(ctx, op.home)
+		if err == nil {
+			return errTurnBack
+		}
+		why = "nor can the disk go back: " + err.Error()
+	}
+	op.wait(ctx, fmt.Sprintf("cancelled, but no agent answers on node %s; %s", at, why))
+	_, err = workflow.AwaitWithTimeout(ctx, lostPause, func() bool { return op.interrupted() != nil })
+	return err
+}
+
+// bringBack undoes a rehome that the new node refused: the disk is assembled on
+// home again. Off says that the new node is off and has nothing to take down.
+func (op *operation) bringBack(ctx workflow.Context, h haul, home string, off bool) error {
+	if op.node == h.to && !off {
 		_, err := node(ctx, op, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: op.disk}, brief)
 		if err != nil {
 			return err
 		}
 	}
 	for _, v := range h.move {
-		if err := op.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: h.to}); err != nil {
+		if err := op.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: h.to, Force: off}); err != nil {
 			return err
 		}
 	}
 	h.mount = ""
-	return op.putOn(ctx, h, h.from)
+	return op.putOn(ctx, h, home)
 }
 
 func (h haul) words(op *operation) []string {

@@ -32,6 +32,8 @@ type Nodes struct {
 	hook Hook
 	// hold makes copies wait until it is closed.
 	hold chan struct{}
+	// unfit nodes answer a preflight with a check that fails.
+	unfit map[string]contract.Check
 }
 
 // Hook may fail a call before its effect, or after it.
@@ -58,7 +60,14 @@ type Disk struct {
 
 // New makes nodes on top of EC2.
 func New(ec2 EC2) *Nodes {
-	return &Nodes{ec2: ec2, disks: map[contract.DiskID]*Disk{}}
+	return &Nodes{ec2: ec2, disks: map[contract.DiskID]*Disk{}, unfit: map[string]contract.Check{}}
+}
+
+// Unfit makes a node's preflight fail with a check.
+func (n *Nodes) Unfit(node string, c contract.Check) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unfit[node] = c
 }
 
 // SetHook replaces the hook.
@@ -98,6 +107,7 @@ func (n *Nodes) Off(node string) {
 // Register binds the activities of every node on one registry; the task queue
 // says which node is meant.
 func (n *Nodes) Register(r worker.ActivityRegistry) {
+	bind(n, r, contract.Preflight, n.preflight)
 	bind(n, r, contract.FormatDisk, n.format)
 	bind(n, r, contract.AssembleDisk, n.assemble)
 	bind(n, r, contract.DisassembleDisk, n.disassemble)
@@ -236,6 +246,14 @@ func (n *Nodes) measure(node string, id contract.DiskID) (contract.Measurement, 
 		m.Move = &mv
 	}
 	return m, nil
+}
+
+func (n *Nodes) preflight(node string, _ contract.PreflightInput) (contract.PreflightResult, error) {
+	res := contract.PreflightResult{Node: node, Kernel: "6.1.0", OK: true, Checks: []contract.Check{{Name: "device-mapper", OK: true}}}
+	if c, ok := n.unfit[node]; ok {
+		res.OK, res.Checks = false, append(res.Checks, c)
+	}
+	return res, nil
 }
 
 func (n *Nodes) format(node string, in contract.FormatDiskInput) (contract.Measurement, error) {
