@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/tests/stubnode"
@@ -60,8 +62,16 @@ func TestShrinkRefusals(t *testing.T) {
 		{name: "unknown disk", in: shrinkIn, prep: func(w *world) { clear(w.vols) }, code: contract.DiskUnknown},
 		{name: "attached nowhere", in: shrinkIn, prep: func(w *world) { w.vols["vol-00000001"].Node = "" }, code: contract.NodeUnknown},
 		{name: "performance", in: contract.ShrinkInput{Disk: disk, ToGiB: 6, Volume: contract.VolumeSpec{Type: "st1"}}, code: contract.BelowUsed},
+		{name: "backup too long", in: contract.ShrinkInput{Disk: disk, BackupTimeout: time.Minute}, prep: func(w *world) {
+			w.hook = func(name string, _ int, after bool) error {
+				if name == "WaitForBackups" && !after {
+					return temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, nil)
+				}
+				return nil
+			}
+		}, code: contract.BackupRunning},
 		{name: "not the node's", in: shrinkIn, prep: func(w *world) {
-			w.refuse["PrepareMove"] = contract.Refuse(contract.VolumeForeign, "other data")
+			w.refuse["PrepareMove"] = contract.Refuse(contract.VolumeForeign, "other data").WithNext("use a blank volume")
 		}, code: contract.VolumeForeign},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,9 +82,30 @@ func TestShrinkRefusals(t *testing.T) {
 			r := w.run(contract.ShrinkWorkflow, tt.in)
 			require.Equal(t, contract.Refused, r.Outcome)
 			require.Equal(t, tt.code, r.Refusal.Code, r.Refusal.Error())
+			require.NotEmpty(t, r.Refusal.Next)
 			require.Len(t, w.vols, min(len(w.vols), 1), "a refusal leaves nothing")
 		})
 	}
+	t.Run("cancelled while a backup runs", func(t *testing.T) {
+		w := made(t)
+		runs := make(chan struct{})
+		defer close(runs)
+		w.hook = func(name string, _ int, after bool) error {
+			if name == "WaitForBackups" && !after {
+				w.env.RegisterDelayedCallback(func() {
+					require.Contains(t, w.asked().Waiting, "backups")
+					w.env.SignalWorkflow(contract.SignalCancel, nil)
+				}, 0)
+				<-runs
+			}
+			return nil
+		}
+		r := w.run(contract.ShrinkWorkflow, shrinkIn)
+		require.Equal(t, contract.Cancelled, r.Outcome, "%+v", r.Refusal)
+		require.Zero(t, w.count("SnapshotDisk"))
+		require.Len(t, w.vols, 1)
+		w.intact(nodeA)
+	})
 }
 
 // Every call refused once, in turn: the disk is what it was, or what it should
