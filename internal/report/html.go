@@ -102,8 +102,8 @@ func (r *Report) tiles() []tile {
 		{Name: "provisioned", Value: Bytes(t.ProvisionedLastBytes), Note: "was " + Bytes(t.ProvisionedFirstBytes), Class: good(t.ProvisionedLastBytes < t.ProvisionedFirstBytes)},
 		{Name: "net saving", Value: usd(r.Money.Net), Note: "a month, after Ebb's own cost", Class: good(r.Money.Net > 0)},
 		{Name: "payback", Value: payback, Note: "until savings have passed all costs", Class: good(r.Money.Payback >= 0)},
-		{Name: "out of space", Value: commas(t.OutOfSpace), Note: fmt.Sprintf("writes that would have waited; %s near misses", commas(t.NearMisses)), Class: good(t.OutOfSpace == 0)},
-		{Name: "operations", Value: commas(t.Grows + t.Shrinks + t.Changes), Note: fmt.Sprintf("%s growths (%s urgent), %s shrinks", commas(t.Grows), commas(t.Urgent), commas(t.Shrinks))},
+		{Name: "out of space", Value: commas(t.OutOfSpace), Note: fmt.Sprintf("waits of more than 30 s for a growth; %s shorter ones, %s near misses", commas(t.Waits-t.OutOfSpace), commas(t.NearMisses)), Class: good(t.OutOfSpace == 0)},
+		{Name: "operations", Value: commas(t.Grows + t.Shrinks + t.Changes), Note: fmt.Sprintf("%s growths (%s urgent), %s shrinks, %s copied", commas(t.Grows), commas(t.Urgent), commas(t.Shrinks), Bytes(t.MovedBytes))},
 		{Name: "modifications", Value: fmt.Sprint(t.MaxModificationsPerDay), Note: "of one disk in any 24 hours, at most"},
 		{Name: "oscillations", Value: commas(t.Oscillations), Note: "shrinks taken back without need", Class: good(t.Oscillations == 0)},
 	}

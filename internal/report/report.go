@@ -57,9 +57,11 @@ type Totals struct {
 	Expands                int     `json:"expands"`
 	Urgent                 int     `json:"urgent"` // growths that could not wait for the next round
 	MaxModificationsPerDay int     `json:"maxModificationsPerDiskDay"`
-	OutOfSpace             int     `json:"outOfSpace"`  // times a write would have waited for room
+	OutOfSpace             int     `json:"outOfSpace"`  // times a write would have waited for room for longer than 30 seconds
+	Waits                  int     `json:"waits"`       // times a write would have waited at all, those included
 	WaitSeconds            float64 `json:"waitSeconds"` // in all of them together
-	NearMisses             int     `json:"nearMisses"`
+	LongestWaitSeconds     float64 `json:"longestWaitSeconds"`
+	NearMisses             int     `json:"nearMisses"` // growths that arrived with less than 10 seconds of room left, without a wait
 	Oscillations           int     `json:"oscillations"`
 	Regrown                int     `json:"regrown"` // shrinks followed by a growth the usage forced
 	MovedBytes             int64   `json:"movedBytes"`
@@ -119,6 +121,7 @@ type Group struct {
 	Grows          int     `json:"grows"`
 	Shrinks        int     `json:"shrinks"`
 	OutOfSpace     int     `json:"outOfSpace"`
+	Waits          int     `json:"waits"`
 	NetUSDMonth    float64 `json:"netSavingUSDMonth"`
 	WithoutUSDMont float64 `json:"withoutUSDMonth"`
 }

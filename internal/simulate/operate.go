@@ -22,7 +22,7 @@ func (p *player) decide(i int) {
 		// A growth that goes before a move under way.
 		p.abort("the disk needs room at once")
 	}
-	h := plan.Summarize(now, p.records, p.rule.LookBack)
+	h := plan.Summarize(now, p.past(), p.rule.LookBack)
 	d := plan.Decide(now, f, h, p.rule, p.o.Limits, p.o.Prices)
 	p.tally.decisions++
 	if d.Action == plan.None {
@@ -44,6 +44,16 @@ func (p *player) decide(i int) {
 	case plan.Shrink:
 		p.shrink(d, h)
 	}
+}
+
+// past is as much of the records as the planner looks at: what is older changes
+// no decision, only the time it takes to make it.
+func (p *player) past() []plan.Record {
+	if p.o.whole {
+		return p.records
+	}
+	n := int(max(p.rule.LookBack, p.rule.ShrinkQuiet, 14*24*time.Hour)/time.Hour) + 25
+	return p.records[max(len(p.records)-n, 0):]
 }
 
 func (p *player) grow(d plan.Decision, now time.Time, i int) {

@@ -167,6 +167,9 @@ func (p *player) extras() {
 	}
 }
 
+// managed tells whether Ebb has the disk already: before, it is a plain volume.
+func (p *player) managed() bool { return p.on && p.now >= p.join }
+
 // mapped is what the pool has mapped: at most the whole disk.
 func (p *player) mapped() float64 { return min(p.used+p.stale, float64(p.facts.SizeBytes)) }
 
@@ -219,7 +222,7 @@ func (p *player) nextEvent() int64 {
 
 // nextPressure is when the agent would ask for room, as usage goes on now.
 func (p *player) nextPressure() int64 {
-	if p.growth != nil || !p.on || p.now < p.join {
+	if p.growth != nil || !p.managed() {
 		return never
 	}
 	if p.move != nil && p.rate > 0 {
@@ -292,7 +295,7 @@ func (p *player) advance(to int64) {
 	p.hour.UsedMax = max(p.hour.UsedMax, int64(after))
 	p.hour.FSUsedMax = max(p.hour.FSUsedMax, int64(p.used))
 	p.tally.pass(p, seconds, (usedBefore+p.used)/2)
-	if p.waiting == never && after > float64(p.pool) && after > before {
+	if p.managed() && p.waiting == never && after > float64(p.pool) && after > before {
 		over := min(int64((after-float64(p.pool))/p.rate), seconds)
 		p.waiting = to - over
 		p.waitFor = p.why()
@@ -305,8 +308,6 @@ func (p *player) why() string {
 	switch {
 	case p.growth != nil:
 		return fmt.Sprintf("a growth by %d GiB that began %ds before, at %.0f MiB/s", p.growth.newGiB-p.growth.fromGiB, p.waiting-p.growth.began, p.rate/float64(trace.MiB))
-	case !p.on || p.now < p.join:
-		return "no policy"
 	}
 	return "the planner: " + string(p.refused)
 }
@@ -330,7 +331,7 @@ func (p *player) closeHour(i int) {
 	if s := p.d.Samples[i]; s.At > p.now { // the line goes on
 		p.hour.PeakIOPS, p.hour.PeakMiBs = int32(s.IOPS), int32(s.MiBs)
 	}
-	if p.on && p.now >= p.join && (p.now/hour)%p.tick == p.turn && p.growth == nil && p.move == nil {
+	if p.managed() && (p.now/hour)%p.tick == p.turn && p.growth == nil && p.move == nil {
 		p.decide(i)
 	}
 }
@@ -338,7 +339,7 @@ func (p *player) closeHour(i int) {
 // pressure asks the planner when the agent would ask for room now.
 func (p *player) pressure(i int) {
 	p.flows()
-	if p.growth != nil || !p.on || p.now < p.join || p.now < p.retry {
+	if p.growth != nil || !p.managed() || p.now < p.retry {
 		return
 	}
 	if m := p.move; m != nil && p.mapped() >= float64(m.pool) {

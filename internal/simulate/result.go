@@ -53,7 +53,9 @@ func (t *tally) add(o *tally) {
 	t.nearMisses += o.nearMisses
 	t.outOfSpace += o.outOfSpace
 	t.ebsRefused += o.ebsRefused
+	t.waitsTotal += o.waitsTotal
 	t.waitedSeconds += o.waitedSeconds
+	t.longest = max(t.longest, o.longest)
 	t.maxMods = max(t.maxMods, o.maxMods)
 	t.movedMiB += o.movedMiB
 	t.top = append(t.top, o.top...)
@@ -105,7 +107,7 @@ func (t *tally) result(o *Options) Result {
 		UtilizationAfterWeek:     div(t.all.usedMiBs, t.all.backingGiBs) / 1024,
 		PaidUtilizationAfterWeek: div(t.all.usedMiBs, t.all.backingGiBs+t.all.extraGiBs) / 1024,
 		Expands:                  t.expands, MaxModificationsPerDay: t.maxMods,
-		OutOfSpace: t.outOfSpace, WaitSeconds: t.waitedSeconds, NearMisses: t.nearMisses,
+		OutOfSpace: t.outOfSpace, Waits: int(t.waitsTotal), WaitSeconds: float64(t.waitedSeconds), LongestWaitSeconds: float64(t.longest), NearMisses: t.nearMisses,
 		Oscillations: t.oscillations, Regrown: t.regrown, MovedBytes: t.movedMiB * trace.MiB,
 	}
 	t.series(&r)
@@ -217,7 +219,7 @@ func groups(m map[string]*group, seconds int64) []report.Group {
 	month := func(n int64) float64 { return div(n, seconds) / 1e9 * secondsPerMonth }
 	for name, g := range m {
 		out = append(out, report.Group{
-			Name: name, Disks: g.disks, Grows: g.grows, Shrinks: g.shrinks, OutOfSpace: g.outOfSpace,
+			Name: name, Disks: g.disks, Grows: g.grows, Shrinks: g.shrinks, OutOfSpace: g.outOfSpace, Waits: g.waits,
 			WithoutBytes: g.withoutGiBs / seconds * trace.GiB, BackingBytes: g.backingGiBs / seconds * trace.GiB,
 			PaidBytes: (g.backingGiBs + g.extraGiBs) / seconds * trace.GiB, UsedBytes: g.usedMiBs / seconds * trace.MiB,
 			WithoutUSDMont: month(g.without), NetUSDMonth: month(g.without - g.volumes - g.extra - g.snapshots),
@@ -230,7 +232,7 @@ func groups(m map[string]*group, seconds int64) []report.Group {
 func (t *tally) notes(r *report.Report, o *Options) []string {
 	out := []string{
 		"Utilization is what the filesystems use over what the backings have, by bytes and time. What is paid for beside (both volumes during a move, the old one in its grace period) is in the footprint and in the cost.",
-		"A time out of space is one in which a write would have waited for a growth. Ebb makes writes wait, it does not fail them; here it still counts as out of space.",
+		fmt.Sprintf("Ebb lets a write wait for a growth; it fails none. A wait of more than %d seconds, as long as Linux allows an NVMe device for a request by default, counts as out of space here; shorter ones are counted as waits. A near miss is a growth that arrived with less than %d seconds of room left at the rate of that moment.", tolerable, nearSeconds),
 		fmt.Sprintf("An oscillation is a shrink followed within %d days by a growth of the same disk, though usage did not rise above the peak the shrink had looked at. %d shrinks were followed by a growth that usage did force.", oscillationDays, t.regrown),
 		fmt.Sprintf("Planned every %s; growth does not wait for that. Disks join over the first %s. Every disk is trimmed each hour, and before a growth when that is enough; until then what is deleted stays in the pool and is not written to again.", o.Every, o.Rollout),
 		fmt.Sprintf("Prices of %s as of %s. The worker's and Temporal's $%.0f a month are an assumption.", o.Prices.Region, o.Prices.Date, o.ControlUSDMonth),

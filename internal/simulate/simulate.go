@@ -47,6 +47,8 @@ type Options struct {
 	// Operation is told each operation, when not nil: by one goroutine at a time,
 	// a disk's own in the order of time.
 	Operation func(report.Operation) error
+
+	whole bool // give the planner all records, not only those it looks at
 }
 
 // Result is what came of it.

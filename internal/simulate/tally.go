@@ -30,7 +30,7 @@ type tally struct {
 	all                                     group
 	expands, aborted, regrown, oscillations int
 	nearMisses, outOfSpace, ebsRefused      int
-	waitedSeconds                           float64
+	waitedSeconds, longest, waitsTotal      int64
 	maxMods                                 int
 	movedMiB                                int64
 	snapshotsNano                           int64
@@ -54,7 +54,7 @@ type group struct {
 	disks                                         int
 	usedMiBs, backingGiBs, extraGiBs, withoutGiBs int64
 	volumes, extra, without, snapshots            int64
-	grows, shrinks, outOfSpace                    int
+	grows, shrinks, outOfSpace, waits             int
 }
 
 func (g *group) add(o *group) {
@@ -70,6 +70,7 @@ func (g *group) add(o *group) {
 	g.grows += o.grows
 	g.shrinks += o.shrinks
 	g.outOfSpace += o.outOfSpace
+	g.waits += o.waits
 }
 
 type reason struct {
@@ -194,11 +195,23 @@ func (t *tally) moving(from, to int64) {
 
 func (t *tally) near(*player) { t.nearMisses++ }
 
+// tolerable is how many seconds a write may wait for a growth before the disk
+// counts as out of space: as long as Linux lets an NVMe device take for a request
+// unless told otherwise (nvme_core.io_timeout).
+const tolerable = 30
+
 func (t *tally) waited(p *player, seconds float64) {
-	t.outOfSpace++
-	t.waitedSeconds += seconds
+	t.waitsTotal++
+	t.waitedSeconds += int64(seconds)
+	t.longest = max(t.longest, int64(seconds))
 	for _, g := range t.groups() {
-		g.outOfSpace++
+		g.waits++
+		if seconds > tolerable {
+			g.outOfSpace++
+		}
+	}
+	if seconds > tolerable {
+		t.outOfSpace++
 	}
 	t.waits = append(t.waits, Wait{Disk: p.d.ID, At: time.Unix(p.waiting, 0).UTC(), Seconds: seconds, Why: p.waitFor})
 	if len(t.waits) > 1000 {

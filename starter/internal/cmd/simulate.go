@@ -304,7 +304,7 @@ func (a *app) simulated(o simulateOptions, res simulate.Result, took time.Durati
 		}
 	}
 	for _, w := range res.Waits[:min(len(res.Waits), 3)] {
-		a.streams.Say("out of space: %s at %s for %.0fs, waiting for %s", ui.Clean(w.Disk), w.At.Format(time.RFC3339), w.Seconds, w.Why)
+		a.streams.Say("longest waits: %s at %s for %.0fs, for %s", ui.Clean(w.Disk), w.At.Format(time.RFC3339), w.Seconds, w.Why)
 	}
 	return a.output.Print(a.streams.Out, r, func(w io.Writer) error {
 		t := r.Totals
@@ -312,7 +312,7 @@ func (a *app) simulated(o simulateOptions, res simulate.Result, took time.Durati
 			ui.Field{Name: "disks", Value: fmt.Sprintf("%d over %.0f days", t.Disks, t.Days)},
 			ui.Field{Name: "provisioned", Value: fmt.Sprintf("%s at the start, %s at the end", report.Bytes(t.ProvisionedFirstBytes), report.Bytes(t.ProvisionedLastBytes))},
 			ui.Field{Name: "utilization", Value: fmt.Sprintf("%.1f%% at the start, %.1f%% after the first week (%.1f%% of all that is paid for)", 100*t.UtilizationFirst, 100*t.UtilizationAfterWeek, 100*t.PaidUtilizationAfterWeek)},
-			ui.Field{Name: "out of space", Value: fmt.Sprintf("%d times, %.0fs in all; %d near misses", t.OutOfSpace, t.WaitSeconds, t.NearMisses)},
+			ui.Field{Name: "out of space", Value: fmt.Sprintf("%d times; writes waited %d times for a growth, %.0fs at most, %.0fs in all; %d near misses", t.OutOfSpace, t.Waits, t.LongestWaitSeconds, t.WaitSeconds, t.NearMisses)},
 			ui.Field{Name: "operations", Value: fmt.Sprintf("%d growths (%d urgent, %d by another volume), %d shrinks", t.Grows, t.Urgent, t.Appends, t.Shrinks)},
 			ui.Field{Name: "modifications", Value: fmt.Sprintf("%d of one disk in 24 hours, at most", t.MaxModificationsPerDay)},
 			ui.Field{Name: "oscillations", Value: fmt.Sprintf("%d; %d shrinks had to be taken back as usage rose", t.Oscillations, t.Regrown)},
