@@ -1,11 +1,13 @@
 package plan_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/internal/price"
 )
@@ -35,16 +37,165 @@ func known(peakGiB int64) plan.History {
 	return plan.History{Known: 30 * 24 * time.Hour, PeakUsedBytes: peakGiB * gib}
 }
 
-func TestDecideShrinksWhatIsMostlyEmpty(t *testing.T) {
-	d := plan.Decide(now, disk(1000, 1000, 250), known(300), enforce(), plan.DefaultLimits(), prices())
-	require.Equal(t, plan.Shrink, d.Action, "%+v", d)
-	require.EqualValues(t, 376, d.GiB)
-	require.InDelta(t, 49.92, d.SavingUSDMonth, 0.01)
-	t.Logf("%+v", d)
+// TestDecisionsInWords goes through every answer once.
+func TestDecisionsInWords(t *testing.T) {
+	type in struct {
+		f plan.Facts
+		h plan.History
+		r plan.Rule
+	}
+	for name, tt := range map[string]struct {
+		change func(*in)
+		action plan.Action
+		wanted plan.Action
+		why    plan.Why
+		gib    int64
+		reason string // of Reason
+		also   string // in one of Reasons
+	}{
+		"settled":        {func(x *in) { x.f = disk(1000, 100, 75); x.h = known(75) }, plan.None, plan.None, "", 100, "75.0 GiB of 99.9 GiB used", ""},
+		"mostly empty":   {func(*in) {}, plan.Shrink, plan.Shrink, "", 376, "shrink from 1000 to 376 GiB: at most 300.0 GiB used in 7d, saves $49.92 a month", "costs $6.16, paid back in 4d"},
+		"to the floor":   {func(x *in) { x.r.FloorGiB = 500 }, plan.Shrink, plan.Shrink, "", 500, "", ""},
+		"above its peak": {func(x *in) { x.h = known(900) }, plan.None, plan.None, "", 1000, "", ""},
+		"observed":       {func(x *in) { x.r.Mode = plan.Observe; x.r.Name = "all" }, plan.None, plan.Shrink, plan.WhyMode, 376, `rule "all" only says "observe"`, ""},
+		"busy":           {func(x *in) { x.f.Operation = "Rehome" }, plan.None, plan.Shrink, plan.WhyRunning, 376, "Rehome runs on the disk", ""},
+		"new":            {func(x *in) { x.h.Known = 24 * time.Hour }, plan.None, plan.Shrink, plan.WhyHistory, 376, "24h of usage are on record, the policy wants 7d", ""},
+		"just grown":     {func(x *in) { x.h.LastGrow = now.Add(-time.Hour) }, plan.None, plan.Shrink, plan.WhyQuiet, 376, "changed at 2026-11-22T11:00:00Z, the policy wants 24h of quiet", ""},
+		"by day": {
+			func(x *in) {
+				x.r.Windows = []plan.Window{{Days: [7]bool{true, true, true, true, true, true, true}, From: 22 * time.Hour, To: 6 * time.Hour, Zone: "UTC"}}
+			}, plan.None, plan.Shrink, plan.WhyWindow, 376, "outside of the maintenance windows; the next opens 2026-11-22T22:00:00Z", "",
+		},
+		"in a zone that is not loaded": {
+			func(x *in) {
+				x.r.Windows = []plan.Window{{Days: [7]bool{true, true, true, true, true, true, true}, To: 24 * time.Hour, Zone: "Asia/Tokyo"}}
+			}, plan.None, plan.Shrink, plan.WhyWindow, 376, "no maintenance window ever opens", "",
+		},
+		"dear": {func(x *in) { x.r.Payback = 24 * time.Hour }, plan.None, plan.Shrink, plan.WhyPayback, 376, "would be paid back in 4d, the policy allows 24h", ""},
+		"several volumes": {
+			func(x *in) {
+				x.f = disk(1000, 300, 290)
+				x.f.Volumes = append(x.f.Volumes, x.f.Volumes[0])
+				x.h = known(290)
+			},
+			plan.Shrink, plan.Shrink, "", 363, "fold 2 volumes of 600 GiB into 363 GiB", "",
+		},
+		"gp2": {
+			func(x *in) {
+				x.f = disk(1000, 450, 300)
+				x.f.Volumes[0].Type, x.f.Volumes[0].IOPS, x.f.Volumes[0].ThroughputMiBs = "gp2", 0, 0
+			},
+			plan.Shrink, plan.Shrink, "", 376, "shrink from 450 to 376 GiB", "376 GiB of gp3 instead of 450 GiB: $35.08 instead of $45.00 a month",
+		},
+
+		"nearly full": {func(x *in) { x.f = disk(1000, 100, 92) }, plan.Grow, plan.Grow, "", 116, "grow from 100 to 116 GiB: 92.0 GiB used, 9.2 GiB wanted free", ""},
+		"filling": {
+			func(x *in) { x.f = disk(1000, 100, 80); x.f.FillRate = 20 * float64(gib) / 600 },
+			plan.Grow, plan.Grow, "", 201, "grow from 100 to 201 GiB", "full in 10m at 34.1 MiB/s",
+		},
+		"spent, no hurry": {
+			func(x *in) { x.f = disk(1000, 100, 92); x.f.Volumes[0].Modified = hoursAgo(3, 9, 20) },
+			plan.None, plan.Grow, plan.WhyModifications, 116, "EBS can modify vol-00000001 again from 2026-11-22T16:00:00Z on", "",
+		},
+		"spent, hurry": {
+			func(x *in) { x.f = disk(1000, 100, 97); x.f.Volumes[0].Modified = hoursAgo(3, 9, 20) },
+			plan.Grow, plan.Grow, "", 122, "grow from 100 to 122 GiB", "",
+		},
+		"all spent, hurry": {
+			func(x *in) { x.f = disk(1000, 100, 97); x.f.Volumes[0].Modified = hoursAgo(3, 9, 15, 20) },
+			plan.Append, plan.Append, "", 122, "grow from 100 to 122 GiB", "EBS cannot modify vol-00000001 before 2026-11-22T16:00:00Z: another volume of 22 GiB",
+		},
+		"optimizing": {
+			func(x *in) { x.f = disk(1000, 100, 92); x.f.Volumes[0].OptimizingUntil = now.Add(time.Hour) },
+			plan.None, plan.Grow, plan.WhyModifying, 116, "EBS can modify vol-00000001 again from 2026-11-22T13:00:00Z on", "",
+		},
+		"at the ceiling": {
+			func(x *in) { x.f = disk(1000, 100, 97); x.r.CeilingGiB, x.r.AtCeiling = 100, plan.AtCeilingFail },
+			plan.None, plan.Grow, plan.WhyCeiling, 100, "the backing has 100 GiB, and 100 GiB is the ceiling", "",
+		},
+		"holds the whole disk": {func(x *in) { x.f = disk(100, 101, 99); x.h = known(99) }, plan.None, plan.None, "", 101, "99.0 GiB of 100.9 GiB used", ""},
+		"not measured":         {func(x *in) { x.f.SizeBytes = 0 }, plan.None, plan.None, plan.WhyFacts, 1000, "the facts or the rule are incomplete: nothing is decided", ""},
+		"headroom asked for": {
+			func(x *in) {
+				x.f = disk(1000, 100, 50)
+				x.r.ExtraBytes, x.r.ExtraUntil = 200*gib, now.Add(time.Minute)
+			},
+			plan.Grow, plan.Grow, "", 256, "grow from 100 to 256 GiB: 50.0 GiB used, 205.0 GiB wanted free", "",
+		},
+		"headroom no more": {
+			func(x *in) { x.f = disk(1000, 100, 75); x.h = known(75); x.r.ExtraBytes, x.r.ExtraUntil = 200*gib, now },
+			plan.None, plan.None, "", 100, "", "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := in{f: disk(1000, 1000, 250), h: known(300), r: enforce()}
+			tt.change(&x)
+			d := plan.Decide(now, x.f, x.h, x.r, plan.DefaultLimits(), prices())
+			require.Equal(t, []any{tt.action, tt.wanted, tt.why, tt.gib}, []any{d.Action, d.Wanted, d.Why, d.GiB}, "%q", d.Reasons)
+			require.Contains(t, d.Reason, tt.reason)
+			require.Contains(t, strings.Join(d.Reasons, "\n"), tt.also)
+			if d.Why == plan.WhyCeiling {
+				require.Equal(t, plan.AtCeilingFail, d.AtCeiling)
+			}
+		})
+	}
 }
 
-func TestDecideGrowsWhatIsNearlyFull(t *testing.T) {
-	d := plan.Decide(now, disk(1000, 100, 95), known(95), enforce(), plan.DefaultLimits(), prices())
-	require.Equal(t, plan.Grow, d.Action, "%+v", d)
-	t.Logf("%+v", d)
+func hoursAgo(hours ...int) []time.Time {
+	out := make([]time.Time, len(hours))
+	for i, h := range hours {
+		out[i] = now.Add(-time.Duration(h) * time.Hour)
+	}
+	return out
+}
+
+// Stripes: two gp3 volumes bring for nothing what one would be provisioned with.
+func TestStripesWhereTheyCostLess(t *testing.T) {
+	f := disk(2000, 1000, 780)
+	f.Volumes[0].IOPS, f.Volumes[0].ThroughputMiBs = 6000, 250
+	r := enforce()
+	require.Equal(t, plan.None, plan.Decide(now, f, known(780), r, plan.DefaultLimits(), prices()).Wanted)
+	r.MaxStripes = 4
+	d := plan.Decide(now, f, known(780), r, plan.DefaultLimits(), prices())
+	require.Equal(t, plan.Shrink, d.Action, d.Reasons)
+	require.Equal(t, []any{2, int32(3000), int32(125)}, []any{d.Stripes, d.IOPS, d.ThroughputMiBs})
+	require.InDelta(t, 20, d.SavingUSDMonth-float64(1000-d.GiB)*0.08, 1e-6)
+}
+
+// By price gp3 takes the place of io2, up to what gp3 can give.
+func TestTypeByPriceAndNeed(t *testing.T) {
+	f := disk(2000, 1000, 700)
+	f.Volumes[0] = plan.Volume{ID: "vol-00000001", GiB: 1000, Type: "io2", IOPS: 20000}
+	r := enforce()
+	r.FollowPeak = true
+	h := known(700)
+	h.PeakIOPS, h.PeakMiBs = 8000, 300
+	d := plan.Decide(now, f, h, r, plan.DefaultLimits(), prices())
+	require.Equal(t, []any{"io2", int32(10000)}, []any{d.Type, d.IOPS}, "%q", d.Reasons)
+	r.Types = []string{"io2", "gp3"}
+	d = plan.Decide(now, f, h, r, plan.DefaultLimits(), prices())
+	require.Equal(t, []any{"gp3", int32(10000), int32(375)}, []any{d.Type, d.IOPS, d.ThroughputMiBs}, "%q", d.Reasons)
+	f.Volumes[0].IOPS, h.PeakIOPS = 200000, 100000
+	d = plan.Decide(now, f, h, r, plan.DefaultLimits(), prices())
+	require.Equal(t, []any{"io2", int32(125000)}, []any{d.Type, d.IOPS}, "%q", d.Reasons)
+}
+
+func TestFactsOf(t *testing.T) {
+	at := contract.VolumeFacts{Role: contract.RoleActive, Generation: 3, Node: "i-00000001", Zone: "us-east-1a"}
+	v0, v1, old := at, at, at
+	v0.ID, v0.SizeGiB, v0.Type, v0.IOPS, v0.Tags = "vol-00000001", 100, "gp3", 3000, map[string]string{"team": "a"}
+	v1.ID, v1.SizeGiB, v1.Type, v1.Index = "vol-00000002", 20, "gp3", 1
+	old.ID, old.Generation, old.Role = "vol-00000003", 2, contract.RoleRetired
+	r := contract.DiskReport{Facts: contract.DiskFacts{Disk: "d-00000000000000001", Name: "prod/data", Volumes: []contract.VolumeFacts{old, v0, v1}}}
+	f := plan.FactsOf(r)
+	require.Equal(t, plan.Facts{
+		Disk: "d-00000000000000001", Name: "prod/data", Namespace: "prod", Claim: "data", Node: "i-00000001", Zone: "us-east-1a", Tags: v0.Tags,
+		Volumes: []plan.Volume{{ID: "vol-00000001", GiB: 100, Type: "gp3", IOPS: 3000}, {ID: "vol-00000002", GiB: 20, Type: "gp3"}},
+	}, f)
+	require.Equal(t, plan.WhyFacts, plan.Decide(now, f, known(1), enforce(), plan.DefaultLimits(), prices()).Why)
+
+	r.Facts.Volumes[1].Tags = map[string]string{"kubernetes.io/created-for/pvc/namespace": "ml", "kubernetes.io/created-for/pvc/name": "runs"}
+	r.Measurement = &contract.Measurement{SizeBytes: 9, OverheadBytes: 1, PoolUsedBytes: 5, FilesystemUsedBytes: 4, FillRate: 2, Full: true, Move: &contract.MoveState{}}
+	f = plan.FactsOf(r)
+	require.Equal(t, []any{"ml", "runs", int64(9), int64(5), int64(4), true, "a move"}, []any{f.Namespace, f.Claim, f.SizeBytes, f.UsedBytes, f.FilesystemUsedBytes, f.Full, f.Operation})
 }
