@@ -25,17 +25,17 @@ func TestSummarize(t *testing.T) {
 		PeakIOPS: 700, PeakMiBs: 90, LastGrow: now.Add(-2 * time.Hour), LastShrink: now.Add(-49 * time.Hour),
 	}, h)
 	h = plan.Summarize(now, records, 5*aDay)
-	require.EqualValues(t, 90*gib, h.PeakUsedBytes)
-	require.EqualValues(t, 9000, h.PeakIOPS)
+	require.Equal(t, 90*gib, h.PeakUsedBytes)
+	require.Equal(t, int32(9000), h.PeakIOPS)
 
 	// The future is not known, whatever a wrong clock wrote.
 	require.Equal(t, plan.Summarize(now, records, aDay), plan.Summarize(now, append(records, rec(-5, 99, 10)), aDay))
 
 	// What a trim gives back is no need.
 	records = []plan.Record{{Hour: h0, UsedMax: 100 * gib, FSUsedMax: 8 * gib}}
-	require.EqualValues(t, 9*gib, plan.Summarize(now, records, aDay).PeakUsedBytes)
+	require.Equal(t, 9*gib, plan.Summarize(now, records, aDay).PeakUsedBytes)
 	records[0].FSUsedMax = 99 * gib
-	require.EqualValues(t, 100*gib, plan.Summarize(now, records, aDay).PeakUsedBytes)
+	require.Equal(t, 100*gib, plan.Summarize(now, records, aDay).PeakUsedBytes)
 }
 
 func TestSummarizeFindsThePeak(t *testing.T) {

@@ -8,7 +8,7 @@ const Month = 730 * time.Hour
 // Prices are one region's, in USD. internal/price loads and refreshes them.
 type Prices struct {
 	Region string                `json:"region,omitempty"`
-	Date   string                `json:"date,omitempty"`   // when they were read, 2006-01-02
+	Date   string                `json:"date,omitempty"`   // when they were entered or read, 2006-01-02
 	Source string                `json:"source,omitempty"` // where
 	Types  map[string]TypePrices `json:"types"`
 	// SnapshotGiBMonth of the standard tier.

@@ -83,15 +83,6 @@ var fields = []field{
 	{path: "performance.maxStripes", kind: countKind, least: 1, most: 8, in: func(r *plan.Rule) any { return &r.MaxStripes }, about: "How many volumes a move may spread a disk over where that gives the same performance for less."},
 }
 
-func fieldOf(path string) *field {
-	for i := range fields {
-		if fields[i].path == path {
-			return &fields[i]
-		}
-	}
-	return nil
-}
-
 // read turns text into what puts the value into a rule.
 func (f *field) read(s string) (func(*plan.Rule), error) {
 	n, text, err := f.parse(s)

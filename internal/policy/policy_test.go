@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/internal/policy"
@@ -281,6 +282,37 @@ func TestAliasesAreFollowedAndBounded(t *testing.T) {
 	require.Less(t, time.Since(start), 5*time.Second)
 	_, err = policy.Load([]byte(head + strings.Repeat("#", 1<<20)))
 	require.ErrorContains(t, err, "a policy has at most")
+}
+
+// TestLoadSurvivesEverything: damaged documents are refused with problems that
+// point into them, or give rules that make sense.
+func TestLoadSurvivesEverything(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		doc := []byte(full)
+		for range rapid.IntRange(1, 4).Draw(t, "changes") {
+			from := rapid.IntRange(0, len(doc)-1).Draw(t, "from")
+			to := min(len(doc), from+rapid.IntRange(0, 12).Draw(t, "length"))
+			other := rapid.SampledFrom([]string{"", "0", "-", ": ", "\n", "  ", "[", "}", "*a", "&a ", "GB", "%", "\x00", "observe", "1e9"}).Draw(t, "with")
+			doc = append(append(append([]byte{}, doc[:from]...), other...), doc[to:]...)
+			if len(doc) == 0 {
+				return
+			}
+		}
+		p, err := policy.Load(doc)
+		if err == nil {
+			r, _ := p.For(plan.Facts{Namespace: "billing", Labels: map[string]string{"app": "postgres"}})
+			require.True(t, r.Target > 0 && r.Target <= 0.95 && (r.CeilingGiB == 0 || r.FloorGiB <= r.CeilingGiB), "%+v", r)
+			return
+		}
+		var ps policy.Problems
+		require.ErrorAs(t, err, &ps)
+		require.NotEmpty(t, ps)
+		for _, problem := range ps {
+			require.NotEmpty(t, problem.Message)
+			require.Positive(t, problem.Column)
+			require.True(t, problem.Line >= 1 && problem.Line <= strings.Count(string(doc), "\n")+1, problem.String())
+		}
+	})
 }
 
 func FuzzLoad(f *testing.F) {

@@ -63,11 +63,11 @@ func parseClock(s string) (time.Duration, error) {
 		return 0, errors.New("want a time of day such as \"22:30\", in quotes")
 	}
 	h, _ := strconv.Atoi(m[1])
-	min, _ := strconv.Atoi(m[2])
-	if h > 24 || h == 24 && min > 0 {
+	minute, _ := strconv.Atoi(m[2])
+	if h > 24 || h == 24 && minute > 0 {
 		return 0, errors.New("want a time from \"00:00\" to \"24:00\"")
 	}
-	return time.Duration(h)*time.Hour + time.Duration(min)*time.Minute, nil
+	return time.Duration(h)*time.Hour + time.Duration(minute)*time.Minute, nil
 }
 
 func parseZone(s string) (*time.Location, error) {

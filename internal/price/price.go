@@ -25,7 +25,7 @@ const DefaultRegion = "us-east-1"
 
 // Book is the prices of several regions as of a day.
 type Book struct {
-	Date    string           `json:"date"` // 2006-01-02
+	Date    string           `json:"date"` // when it was entered or read, 2006-01-02
 	Source  string           `json:"source"`
 	Regions map[string]Table `json:"regions"`
 }
@@ -33,7 +33,8 @@ type Book struct {
 //go:embed builtin.json
 var builtin []byte
 
-// BuiltIn is the list Ebb comes with.
+// BuiltIn is the list Ebb comes with: the regions of the United States that share
+// one price, entered by hand. It is a help for choosing, not an invoice.
 func BuiltIn() Book {
 	b, err := Load(builtin)
 	if err != nil {
