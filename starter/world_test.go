@@ -20,6 +20,13 @@ const (
 	nodeElsewhere = "i-0000000000000e15e"
 )
 
+// Shrinks to these sizes wait for a rehome and end refused: the first carries it
+// out before it ends, the second does not.
+const (
+	lateMove = 3
+	lostMove = 5
+)
+
 // world is what the stub workflows work on: disks as EC2 would know them, and
 // the throttle of their copies. A throttle of 1 MiB/s holds a copy at 30%.
 type world struct {
@@ -136,6 +143,8 @@ type operation struct {
 	p         contract.Progress
 	cancelled bool
 	throttle  contract.ThrottleMoveInput
+	late      bool   // a rehome is carried out after the end of the work
+	to        string // where to
 }
 
 func begin(ctx workflow.Context, disk contract.DiskID, name string, steps int) (workflow.Context, *operation, error) {
@@ -183,7 +192,9 @@ func begin(ctx workflow.Context, disk contract.DiskID, name string, steps int) (
 				o.p.Refusal = contract.Refuse(contract.ZoneMismatch, "node %s is in another zone", in.Node)
 				return
 			}
-			o.p.Node = in.Node
+			if o.to = in.Node; !o.late {
+				o.p.Node = in.Node
+			}
 		})
 		for {
 			sel.Select(ctx)
@@ -260,6 +271,17 @@ func (w *world) shrink(ctx workflow.Context, in contract.ShrinkInput) (contract.
 	if in.DryRun {
 		result.Outcome, result.Steps = contract.Planned, []string{"snapshot", "create a volume of 2 GiB", "copy 1 GiB"}
 		return result, nil
+	}
+	if in.ToGiB == lateMove || in.ToGiB == lostMove {
+		o.late = true
+		if err := workflow.Await(work, func() bool { return o.to != "" }); err != nil {
+			return result, err
+		}
+		if in.ToGiB == lateMove {
+			f.Volumes[0].Node = o.to
+		}
+		err := workflow.ExecuteActivity(work, "put", f, 0).Get(work, nil)
+		return refuse(in.Disk, name, contract.Refuse(contract.NodeUnknown, "instance %s is stopped", nodeA)), err
 	}
 	o.p.FromGiB, o.p.ToGiB = 4, 2
 	o.throttle.MiBs = in.ThrottleMiBs

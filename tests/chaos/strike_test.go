@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -74,10 +73,8 @@ var (
 		}
 		s.writer.lost()
 		s.dead, s.node = append(s.dead, s.node), 1-s.node
-		_, err := s.w.lab.Ebb(ctx, "disk", "move", string(s.disk), "--node", lab.NodeID(s.node), "--dead")
-		var exit *lab.ExitError
-		if err != nil && !(errors.As(err, &exit) && exit.Code == exitRefused) {
-			return err // the operation may have been refused before it heard of the move, which it carries out all the same
+		if _, err := s.w.lab.Ebb(ctx, "disk", "move", string(s.disk), "--node", lab.NodeID(s.node), "--dead"); err != nil {
+			return err
 		}
 		return s.writer.start(ctx, s.node)
 	}}
@@ -89,9 +86,6 @@ var (
 		return c.SignalWorkflow(ctx, s.run.GetID(), s.run.GetRunID(), contract.SignalCancel, nil)
 	}}
 )
-
-// exitRefused is the ebb command's exit code for a refused operation.
-const exitRefused = 3
 
 // storm is several crashes in a row, one upon the other's recovery, while EC2's
 // describes lag behind.

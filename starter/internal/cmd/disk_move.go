@@ -9,6 +9,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
+	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
 
 type diskMoveOptions struct {
@@ -81,7 +82,8 @@ func (a *app) runDiskMove(ctx context.Context, ref string, o diskMoveOptions) er
 
 // followArrival follows an operation that was told to go on at another node
 // until it does, refuses to, or ends. A refusal that was there before is not
-// about this.
+// about this. How the operation ends does not say where the disk is: an
+// operation carries a move out also after it was refused, so EC2 is asked.
 func (a *app) followArrival(ctx context.Context, c *control.Client, run *control.Run, node string, before *contract.Refusal) error {
 	var arrived bool
 	var refused *contract.Refusal
@@ -93,13 +95,40 @@ func (a *app) followArrival(ctx context.Context, c *control.Client, run *control
 		return arrived || refused != nil
 	})
 	switch {
-	case err != nil:
-		return err
-	case refused != nil:
+	case err == nil && refused != nil:
 		return exit.Refusal(refused)
-	case arrived:
+	case err == nil && arrived:
 		a.streams.Say("disk %s is on %s; the %s goes on: ebb watch %s", run.Disk, node, control.Verb(run.Operation), run.Disk.Ref())
 		return a.runDiskShow(ctx, string(run.Disk.ID))
 	}
+	verb, code := control.Verb(run.Operation), exit.CodeOf(err)
+	if code != exit.Done && code != exit.Refused && code != exit.Cancelled {
+		return err
+	}
+	is, lookErr := c.NodeOf(ctx, run.Disk, node)
+	switch {
+	case err == nil && lookErr != nil:
+		return lookErr
+	case err != nil && is != node:
+		return err
+	case is != node:
+		return exit.New(exit.Failed, "the %s ended before disk %s was moved; it is on %s", verb, run.Disk, orNowhere(is)).
+			WithNext("ebb disk move %s --node %s", run.Disk.Ref(), node)
+	case code == exit.Cancelled:
+		a.streams.Say("the %s was cancelled", verb)
+	case code == exit.Refused:
+		a.streams.Say("the %s was %s", verb, err) // "refused: ..."
+	}
+	a.streams.Say("disk %s is on %s", run.Disk, node)
+	if err != nil && a.output == ui.TableFormat { // else its result is printed
+		return a.runDiskShow(ctx, string(run.Disk.ID))
+	}
 	return nil
+}
+
+func orNowhere(node string) string {
+	if node == "" {
+		return "no node"
+	}
+	return node
 }

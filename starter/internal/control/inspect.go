@@ -18,6 +18,9 @@ const (
 	askTimeout = 90 * time.Second
 	// workerCheck is when a missing answer makes us ask whether a worker exists.
 	workerCheck = 3 * time.Second
+	// lookTries and lookPause are how long EC2 is given to show an attachment.
+	lookTries = 4
+	lookPause = time.Second
 )
 
 // Disk is a disk as far as a command knows it.
@@ -53,6 +56,26 @@ func (c *Client) Inspect(ctx context.Context, in contract.InspectInput) ([]contr
 		return nil, exit.Refusal(out.Refusal)
 	}
 	return out.Disks, nil
+}
+
+// NodeOf is the node EC2 has a disk attached to, "" when to none. When that is
+// not the one expected it looks again for a few seconds: EC2's describes lag.
+func (c *Client) NodeOf(ctx context.Context, d Disk, expected string) (string, error) {
+	for try := 1; ; try++ {
+		reports, err := c.Inspect(ctx, contract.InspectInput{Disk: d.ID, FactsOnly: true})
+		if err != nil || len(reports) == 0 {
+			return "", err
+		}
+		is := reports[0].Facts.Node()
+		if is == expected || try == lookTries {
+			return is, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(lookPause):
+		}
+	}
 }
 
 // Preflight asks a node's agent whether Ebb can run there.
