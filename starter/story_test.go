@@ -91,7 +91,7 @@ func TestStories(t *testing.T) {
 				env.Setenv("NODE_ELSEWHERE", nodeElsewhere)
 				return nil
 			},
-			Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},
+			Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until, "data": data, "parses": parses},
 			RequireExplicitExec: true,
 		})
 	})

@@ -79,6 +79,7 @@ bars appear on a terminal only; NO_COLOR is honored.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
+		Version:       a.versionInfo().Version,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(a.streams.Out)

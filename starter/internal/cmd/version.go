@@ -28,6 +28,15 @@ func (a *app) newVersion() *cobra.Command {
 }
 
 func (a *app) runVersion() error {
+	v := a.versionInfo()
+	return a.output.Print(a.streams.Out, v, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "ebb %s %s %s/%s\n", v.Version, v.Go, v.OS, v.Arch)
+		return err
+	})
+}
+
+// versionInfo is what the linker said, else what Go knows of the build.
+func (a *app) versionInfo() versionInfo {
 	v := versionInfo{Version: a.version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v.Version == "" {
@@ -39,11 +48,8 @@ func (a *app) runVersion() error {
 			}
 		}
 	}
-	if v.Version == "" {
-		v.Version = "(devel)"
+	if v.Version == "" || v.Version == "(devel)" {
+		v.Version = "devel" // as the agent and the worker say
 	}
-	return a.output.Print(a.streams.Out, v, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "ebb %s %s %s/%s\n", v.Version, v.Go, v.OS, v.Arch)
-		return err
-	})
+	return v
 }
