@@ -99,7 +99,7 @@ func (c *weighing) step(of int64) int64 {
 // lasting is what used bytes need for a while to come: the headroom, and for
 // what comes in meanwhile at most as much again as is used.
 func (c *weighing) lasting(used int64, rate float64) int64 {
-	coming := max(int64(max(rate, 0)*c.r.HeadroomTime.Seconds()), c.h.DayGrowthBytes/3)
+	coming := max(within(rate, c.r.HeadroomTime), c.h.DayGrowthBytes/3)
 	return used + c.r.Headroom(c.now, used, rate) + min(coming, max(used, contract.GiB))
 }
 
@@ -114,16 +114,17 @@ func (c *weighing) grow() bool {
 	need := min(c.f.UsedBytes+c.r.Headroom(c.now, c.f.UsedBytes, c.f.FillRate), max(c.f.SizeBytes, c.f.UsedBytes))
 	floor := min(c.r.FloorGiB, c.ceilingGiB())
 	free := c.pool - c.f.UsedBytes
-	if c.f.FillRate > 0 {
-		c.d.TimeToFull = time.Duration(min(float64(max(free, 0))/c.f.FillRate, float64(10*365*24*time.Hour)/1e9) * 1e9)
-	}
+	c.d.TimeToFull = c.timeToFull(free)
 	if need <= c.pool && c.have >= floor && !c.f.Full {
 		return false
 	}
 	headroom := need - c.f.UsedBytes
-	c.d.Urgent = c.f.Full || free < headroom/2 && need > c.pool || c.f.FillRate > 0 && c.d.TimeToFull <= c.l.Urgent
+	c.d.Urgent = c.f.Full || free < headroom/2 && need > c.pool || c.d.TimeToFull > 0 && c.d.TimeToFull <= c.l.Urgent
 	c.because("%s of %s used, %s wanted free", Bytes(c.f.UsedBytes), Bytes(c.pool), Bytes(headroom))
-	if c.d.TimeToFull > 0 && c.d.TimeToFull < 30*24*time.Hour {
+	switch {
+	case c.f.Full:
+		c.because("the pool is full: writes wait")
+	case c.d.TimeToFull > 0 && c.d.TimeToFull < 30*24*time.Hour:
 		c.because("full in %s at %s/s", words(c.d.TimeToFull), Bytes(int64(c.f.FillRate)))
 	}
 	least := max(c.fit(need), floor)
@@ -143,6 +144,18 @@ func (c *weighing) grow() bool {
 	c.price(c.p.VolumeMonth(Volume{GiB: c.d.VolumeGiB, Type: c.d.Type, IOPS: c.d.IOPS, ThroughputMiBs: c.d.ThroughputMiBs}) - c.grownMonth())
 	c.gate()
 	return true
+}
+
+// timeToFull is at the present rate; a pool that is full has the least time there is.
+func (c *weighing) timeToFull(free int64) time.Duration {
+	const most = 10 * 365 * 24 * time.Hour
+	switch {
+	case c.f.Full, c.f.FillRate > 0 && free <= 0:
+		return 1
+	case c.f.FillRate > 0:
+		return max(time.Duration(min(float64(free)/c.f.FillRate, most.Seconds())*1e9), 1)
+	}
+	return 0
 }
 
 // grownMonth is what the volume that Grow modifies costs now; 0 for Append.

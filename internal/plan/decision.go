@@ -74,7 +74,7 @@ type Decision struct {
 
 	// Urgent: ahead of everything, budgets and reserve included.
 	Urgent     bool          `json:"urgent,omitempty"`
-	TimeToFull time.Duration `json:"timeToFullNanos,omitempty"` // at the present rate; 0: not filling
+	TimeToFull time.Duration `json:"timeToFullNanos,omitempty"` // at the present rate; 1 ns: full; 0: not filling
 	// Fold: the move's purpose is one volume instead of several. It need not pay.
 	Fold bool `json:"fold,omitempty"`
 	// AtCeiling is what the policy wants of writes (AtCeilingWait, AtCeilingFail)

@@ -85,7 +85,7 @@ func draw(t *rapid.T) drawn {
 	}
 	in.f.OverheadBytes = plan.OverheadBytes(in.f.BackingGiB())
 	in.f.UsedBytes = rapid.Int64Range(0, min(in.f.PoolBytes(), in.f.SizeBytes)).Draw(t, "used")
-	in.f.FillRate = rapid.SampledFrom([]float64{0, 0, 1e3, 1e5, 1e7, 1e9}).Draw(t, "rate")
+	in.f.FillRate = rapid.SampledFrom([]float64{0, 0, 1e3, 1e5, 1e7, 1e9, 1e30, math.Inf(1), math.NaN(), -1e9}).Draw(t, "rate")
 	in.h = plan.History{
 		Known:          time.Duration(rapid.Int64Range(0, 20).Draw(t, "knownDays")) * aDay,
 		PeakUsedBytes:  rapid.Int64Range(0, in.f.SizeBytes).Draw(t, "peak"),

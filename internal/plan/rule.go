@@ -112,11 +112,25 @@ func DefaultRule() Rule {
 // Headroom is how many bytes must be free when used are in use and rate bytes
 // come in each second.
 func (r Rule) Headroom(now time.Time, used int64, rate float64) int64 {
-	h := max(r.HeadroomBytes, int64(float64(used)*r.HeadroomPercent), int64(max(rate, 0)*r.HeadroomTime.Seconds()))
+	h := max(r.HeadroomBytes, int64(float64(used)*r.HeadroomPercent), within(rate, r.HeadroomTime))
 	if now.Before(r.ExtraUntil) {
 		h += r.ExtraBytes
 	}
 	return h
+}
+
+// within is how much comes in at a rate, kept where sums of sizes cannot overflow. A
+// rate that is no number is none.
+func within(rate float64, d time.Duration) int64 {
+	const most = int64(1) << 60
+	n := rate * d.Seconds()
+	switch {
+	case n > 0 && n < float64(most):
+		return int64(n)
+	case n > 0:
+		return most
+	}
+	return 0
 }
 
 // Window is a weekly time in which moves may begin: on Days, from From to To

@@ -125,3 +125,18 @@ func TestScheduleStarvesNobody(t *testing.T) {
 	require.Empty(t, start)
 	require.Len(t, held, 1)
 }
+
+// A disk whose writes wait already comes before one that will be full in a minute.
+func TestScheduleHelpsTheFullFirst(t *testing.T) {
+	soon := disk(1000, 100, 99)
+	soon.Disk, soon.FillRate = "d-00000000000000000", float64(gib)/60
+	full := disk(1000, 100, 99)
+	full.Full, full.UsedBytes = true, full.PoolBytes()
+	var ds []plan.Decision
+	for _, f := range []plan.Facts{soon, full} {
+		ds = append(ds, plan.Decide(now, f, known(99), enforce(), plan.DefaultLimits(), prices()))
+	}
+	start, _ := plan.Schedule(now, ds, plan.Budgets{}, plan.Running{})
+	require.Len(t, start, 2)
+	require.Equal(t, full.Disk, start[0].Disk)
+}
