@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/dm"
 	"github.com/ebb-storage/ebb/nodeagent/format"
@@ -29,7 +27,30 @@ func (m *Manager) Assemble(ctx context.Context, in contract.AssembleDiskInput) (
 	if err := m.attached(ctx, in.Volumes); err != nil {
 		return contract.Measurement{}, err
 	}
-	return m.assemble(ctx, in.Disk, h, in.MountPath)
+	out, err := m.assemble(ctx, in.Disk, h, in.MountPath)
+	if r, ok := contract.AsRefusal(err); ok && r.Code == contract.DiskUnknown {
+		err = m.notThese(ctx, in, err)
+	}
+	return out, err
+}
+
+// notThese says of the volumes that were attached for a disk, none of which is
+// its own, what they are; err when that is not known.
+func (m *Manager) notThese(ctx context.Context, in contract.AssembleDiskInput, err error) error {
+	for _, id := range in.Volumes {
+		head, e := m.readHeader(ctx, id)
+		var r *contract.Refusal
+		switch {
+		case e == nil && head.Disk != string(in.Disk):
+			r = contract.Refuse(contract.VolumeForeign, "it belongs to disk %s", head.Disk)
+		case errors.Is(e, format.ErrBlank), errors.Is(e, format.ErrForeign):
+			r = headerRefusal(id, e)
+		default:
+			continue
+		}
+		return r.WithDisk(in.Disk).WithVolume(id).WithNext("find the disk's volume by its tag %s=%s in EC2; this one's tags are wrong", contract.TagDisk, in.Disk)
+	}
+	return err
 }
 
 func (m *Manager) assemble(ctx context.Context, d contract.DiskID, h *handle, mountPath string) (contract.Measurement, error) {
@@ -84,7 +105,7 @@ func (m *Manager) assembleView(ctx context.Context, d contract.DiskID, h *handle
 
 // assembleTop builds the stacks a view needs and the top device over them.
 func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle, v *view) error {
-	if a := v.active; a.head.MovePhase == format.Committing && v.incoming != nil {
+	if a := v.active; a.head.MovePhase == format.Committing && v.peered() {
 		// The commit had not happened: the peer is still incoming.
 		if err := m.save(ctx, a, func(h *format.Header) { h.MovePhase = format.Copying }); err != nil {
 			return err
@@ -135,6 +156,7 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 	}
 	if !v.moving() {
 		m.unthrottle(d)
+		m.failOthersWhenFull(d, v.active.head)
 	}
 	_, known := h.resumed[v.active.head.Move]
 	if err = m.ensureTop(h, d, table); err != nil || known || !v.moving() {
@@ -193,6 +215,7 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 		return err
 	}
 	h.view, h.rate = nil, rate{}
+	m.unthrottle(d)
 	return nil
 }
 
@@ -265,30 +288,53 @@ func (m *Manager) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
 		}
 	}
 	slices.Sort(disks)
+	// A disk that is slow to come up (a swap that waits for a full pool to grow, a
+	// large pool to check) keeps neither the other disks nor the agent waiting.
 	var mu sync.Mutex
 	var up []contract.DiskID
-	var group errgroup.Group
-	group.SetLimit(reconcileAtOnce)
+	var waiting sync.WaitGroup
+	slots := make(chan struct{}, reconcileAtOnce)
 	for _, d := range disks {
-		group.Go(func() error {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		waiting.Add(1)
+		pass := sync.OnceFunc(func() {
+			<-slots
+			waiting.Done()
+		})
+		late := time.AfterFunc(reconcilePatience, func() {
+			m.Logger.Warn("the disk takes long to come up; going on without it", "disk", d)
+			pass()
+		})
+		go func() { // ends with the disk's assembly, or its last ioctl
+			defer pass()
+			defer late.Stop()
 			if err := m.reconcile(ctx, d, finds); err != nil {
 				m.Logger.Error("assemble disk", "disk", d, "error", err)
-				return nil // the other disks do not wait for this one
+				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			up = append(up, d)
-			return nil
-		})
+		}()
 	}
-	_ = group.Wait()
+	waiting.Wait()
+	mu.Lock()
+	defer mu.Unlock()
 	slices.Sort(up)
-	return up, ctx.Err()
+	return slices.Clone(up), ctx.Err()
 }
 
 // reconcileAtOnce is how many disks are brought up at the same time: checking a
 // pool's metadata is mostly waiting for its volume.
 const reconcileAtOnce = 4
+
+// reconcilePatience is how long Reconcile waits for one disk. It goes on coming
+// up after that.
+const reconcilePatience = 20 * time.Second
 
 func (m *Manager) reconcile(ctx context.Context, d contract.DiskID, finds []find) error {
 	h := m.lock(d)
@@ -304,7 +350,7 @@ func (m *Manager) reconcile(ctx context.Context, d contract.DiskID, finds []find
 		}
 		v = h.view
 	}
-	if _, err := m.assembleView(ctx, d, h, v, ""); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if _, err := m.assembleView(ctx, d, h, v, ""); err != nil && (h.view == nil || !errors.Is(err, os.ErrNotExist)) {
 		return err
 	}
 	keep := []*format.Header{h.view.active.head}

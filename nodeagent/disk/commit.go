@@ -30,6 +30,7 @@ func (m *Manager) VerifyMove(ctx context.Context, in contract.MoveInput, report 
 	if err != nil || v == nil {
 		return out, err
 	}
+	v = v.still() // it is read without the lock
 	old, err := m.DM.Info(stackName(v.active.head))
 	if err != nil {
 		return out, err
@@ -229,6 +230,11 @@ func (m *Manager) commit(ctx context.Context, in contract.MoveInput, h *handle, 
 	if err := m.step(ctx, "committed"); err != nil {
 		return err
 	}
+	// Until the swap the old backing has everything: if the new one died in this
+	// moment, it is still the truth (see lookIn).
+	if st, _, err := m.mirrorState(in.Disk); err != nil || !st.AllAlive() {
+		return errors.Join(err, fmt.Errorf("disk %s: a leg failed in the middle of the commit (%s): %w", in.Disk, st.Health, errLeg))
+	}
 	thin, err := m.DM.Info(stackName(n.head))
 	if err != nil {
 		return err
@@ -345,26 +351,34 @@ func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) er
 	if err != nil {
 		return err
 	}
-	if n := h.view.incoming; n != nil {
-		m.failWhenFull(n)
-	}
+	m.failOthersWhenFull(d, a.head)
 	m.unthrottle(d)
 	return m.ensureTop(h, d, dm.Linear(0, a.head.SizeBytes/sector, old.Dev, 0))
 }
 
-// failWhenFull makes a backing that is being given up fail the writes for which
-// it has no room instead of keeping them: a swap away from the mirror would wait
-// for them. The mirror holds what the new leg failed, and the swap hands it on.
-// When this cannot be done (the pool's volume is dead) there is no room to wait
-// for either.
-func (m *Manager) failWhenFull(b *backing) {
-	name := stackName(b.head) + partPool
-	_, table, err := m.DM.Table(name)
-	if err != nil || len(table) != 1 || table[0].Type != "thin-pool" || strings.Contains(table[0].Params, dm.ErrorIfNoSpace) {
+// failOthersWhenFull makes the backings of a disk that are being given up, all but
+// the one that stays, fail the writes for which they have no room instead of
+// keeping them: a swap away from the mirror would wait for them. The mirror holds
+// what such a leg failed, and the swap hands it on. When this cannot be done (the
+// pool's volume is dead) there is no room to wait for either.
+func (m *Manager) failOthersWhenFull(d contract.DiskID, stays *format.Header) {
+	list, err := m.DM.List()
+	if err != nil {
+		m.Logger.Warn("let full pools fail", "disk", d, "error", err)
 		return
 	}
-	if _, err := m.replace(name, dm.WithFeature(table[0], dm.ErrorIfNoSpace)); err != nil {
-		m.Logger.Warn("let a full pool fail", "device", name, "error", err)
+	for _, i := range list {
+		stack, part := cutPart(i.Name)
+		if part != partPool || !strings.HasPrefix(i.Name, topName(d)+"-g") || i.UUID != uuidOf(i.Name) || stack == stackName(stays) {
+			continue
+		}
+		_, table, err := m.DM.Table(i.Name)
+		if err != nil || len(table) != 1 || table[0].Type != "thin-pool" || strings.Contains(table[0].Params, dm.ErrorIfNoSpace) {
+			continue
+		}
+		if _, err := m.replace(i.Name, dm.WithFeature(table[0], dm.ErrorIfNoSpace)); err != nil {
+			m.Logger.Warn("let a full pool fail", "device", i.Name, "error", err)
+		}
 	}
 }
 

@@ -72,6 +72,7 @@ func (m *Manager) startOrResume(ctx context.Context, in contract.MoveInput, out 
 		}
 		return fraction, true, nil
 	}
+	m.holdBack(in.Disk, v.incoming.head) // the kernel copies from the first swap on
 	return 0, true, m.begin(ctx, in.Disk, h)
 }
 

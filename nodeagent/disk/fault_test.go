@@ -366,8 +366,11 @@ func TestNodeFullPoolWaits(t *testing.T) {
 // had become active; but the mirror runs, so the old volume has everything. The
 // next agent takes it, above whatever the new one may say when it comes back.
 func TestNodeNewVolumeFailsWhileCommitting(t *testing.T) {
-	for _, step := range []string{"committing", "committed"} {
-		t.Run(step, func(t *testing.T) {
+	for _, c := range []struct{ step, fault string }{
+		{"committing", node.FaultError}, {"committed", node.FaultError}, {"committed", node.FaultErrorWrites},
+	} {
+		step := c.step
+		t.Run(step+" "+c.fault, func(t *testing.T) {
 			b := newBench(t)
 			b.create(contract.XFS, 8*gib, gib)
 			b.fill(20 * mib)
@@ -375,7 +378,7 @@ func TestNodeNewVolumeFailsWhileCommitting(t *testing.T) {
 			vol := b.volume(gib)
 			b.dieAt(step, in, vol)
 			stop := b.writer(0)
-			b.host.SetFault(vol, node.Fault{Kind: node.FaultError})
+			b.host.SetFault(vol, node.Fault{Kind: c.fault})
 			require.Eventually(t, func() bool {
 				_, s, err := b.dm.Status("ebb-" + string(b.disk))
 				require.NoError(t, err)
@@ -388,6 +391,7 @@ func TestNodeNewVolumeFailsWhileCommitting(t *testing.T) {
 			stop()
 			_, err = b.AbortMove(t.Context(), in)
 			require.NoError(t, err)
+			require.EqualValues(t, 3, b.generation(), "above both")
 			b.fill(10 * mib)
 			b.host.SetFault(vol, node.Fault{})
 			require.NoError(t, b.Disassemble(t.Context(), b.disk))
@@ -425,6 +429,31 @@ func TestNodeDiskBesideItsMirror(t *testing.T) {
 	require.NoError(t, err)
 	_, err = b.CommitMove(t.Context(), in)
 	require.NoError(t, err)
+	_, err = b.RetireBacking(t.Context(), in)
+	require.NoError(t, err)
+	b.check(contract.XFS)
+}
+
+// TestNodeOldVolumeFailsAfterCommit: the old volume dies before it is taken down.
+// The disk runs over the new one, and goes on: it grows, and the old one is
+// given up.
+func TestNodeOldVolumeFailsAfterCommit(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 8*gib, gib)
+	b.fill(20 * mib)
+	in := b.prepare("m-1", gib)
+	_, err := b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	_, err = b.CommitMove(t.Context(), in)
+	require.NoError(t, err)
+	b.host.SetFault(b.vols[0], node.Fault{Kind: node.FaultError})
+	b.host.Resize(b.vols[1], 2*gib)
+	_, err = b.GrowBacking(t.Context(), contract.GrowBackingInput{Disk: b.disk, Volume: b.vols[1], Bytes: 2 * gib})
+	require.NoError(t, err)
+	b.restart()
+	up, err := b.Reconcile(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, up, b.disk)
 	_, err = b.RetireBacking(t.Context(), in)
 	require.NoError(t, err)
 	b.check(contract.XFS)

@@ -1,6 +1,9 @@
 package disk_test
 
 import (
+	"context"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,19 +43,9 @@ func (b *bench) fillInBackground(n int64) <-chan struct{} {
 // has writes inside it. An abort hands them to the old volume.
 func TestNodeAbortOfFullMove(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.XFS, 8*gib, 2*gib)
-	b.fill(50 * mib)
-	in := b.prepare("m-1", 320*mib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
+	in, done := b.fullMove(contract.XFS)
 	events, stopWatch := b.watch()
 	defer stopWatch()
-	done := b.fillInBackground(500 * mib)
-	require.Eventually(t, func() bool {
-		m, err := b.Measure(t.Context(), b.disk)
-		require.NoError(t, err)
-		return m.Move != nil && m.Move.Full
-	}, 2*time.Minute, 20*time.Millisecond)
 	within(t, 30*time.Second, "the abort", func() {
 		m, err := b.AbortMove(t.Context(), in)
 		require.NoError(t, err)
@@ -70,17 +63,7 @@ func TestNodeAbortOfFullMove(t *testing.T) {
 // them: it is announced, measured and done meanwhile.
 func TestNodeCommitOfFullMove(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.Ext4, 8*gib, 2*gib)
-	b.fill(50 * mib)
-	in := b.prepare("m-1", 320*mib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
-	done := b.fillInBackground(500 * mib)
-	require.Eventually(t, func() bool {
-		m, err := b.Measure(t.Context(), b.disk)
-		require.NoError(t, err)
-		return m.Move != nil && m.Move.Full
-	}, 2*time.Minute, 20*time.Millisecond)
+	in, done := b.fullMove(contract.Ext4)
 	events, stopWatch := b.watch()
 	defer stopWatch()
 	committed := make(chan struct{})
@@ -114,8 +97,118 @@ func TestNodeCommitOfFullMove(t *testing.T) {
 	})
 	within(t, 30*time.Second, "the commit", func() { <-committed })
 	within(t, time.Minute, "the writer", func() { <-done })
-	_, err = b.RetireBacking(t.Context(), in)
+	_, err := b.RetireBacking(t.Context(), in)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, b.generation())
 	b.check(contract.Ext4)
+}
+
+// fullMove is a move whose copy is done and whose new pool is full, with a writer
+// waiting inside it.
+func (b *bench) fullMove(fs contract.Filesystem) (contract.MoveInput, <-chan struct{}) {
+	b.create(fs, 8*gib, 2*gib)
+	b.fill(50 * mib)
+	in := b.prepare("m-1", 320*mib)
+	_, err := b.Evacuate(b.t.Context(), in, silent)
+	require.NoError(b.t, err)
+	done := b.fillInBackground(500 * mib)
+	require.Eventually(b.t, func() bool {
+		m, err := b.Measure(b.t.Context(), b.disk)
+		require.NoError(b.t, err)
+		return m.Move != nil && m.Move.Full
+	}, 2*time.Minute, 20*time.Millisecond)
+	return in, done
+}
+
+// TestNodeAgentDiesBesideFullMove: the agent dies between an abort's header and its
+// swap, or between a commit's, while the new pool is full. The next agent starts:
+// it lets the old volume have the writes, or waits for the growth without keeping
+// anything else waiting.
+func TestNodeAgentDiesBesideFullMove(t *testing.T) {
+	t.Run("abort", func(t *testing.T) {
+		b := newBench(t)
+		in, done := b.fullMove(contract.XFS)
+		b.step = func(s string) error {
+			if s == "abort-header" {
+				return errDead
+			}
+			return nil
+		}
+		_, err := b.AbortMove(t.Context(), in)
+		require.ErrorIs(t, err, errDead)
+		b.step = nil
+		b.restart()
+		within(t, time.Minute, "the next agent's start", func() {
+			up, err := b.Reconcile(t.Context())
+			require.NoError(t, err)
+			require.Contains(t, up, b.disk)
+		})
+		within(t, time.Minute, "the writer", func() { <-done })
+		b.check(contract.XFS)
+	})
+	t.Run("commit", func(t *testing.T) {
+		b := newBench(t)
+		in, done := b.fullMove(contract.Ext4)
+		b.step = func(s string) error {
+			if s == "committed" {
+				return errDead
+			}
+			return nil
+		}
+		_, err := b.CommitMove(t.Context(), in)
+		require.ErrorIs(t, err, errDead)
+		b.step = nil
+		b.restart()
+		within(t, time.Minute, "the next agent's start", func() {
+			_, err := b.Reconcile(t.Context())
+			require.NoError(t, err)
+		})
+		within(t, 30*time.Second, "the growth", func() {
+			b.host.Resize(b.vols[1], 2*gib)
+			_, err := b.GrowBacking(t.Context(), contract.GrowBackingInput{Disk: b.disk, Volume: b.vols[1], Bytes: 2 * gib})
+			require.NoError(t, err)
+		})
+		within(t, time.Minute, "the writer", func() { <-done })
+		_, err = b.CommitMove(t.Context(), in)
+		require.NoError(t, err)
+		_, err = b.RetireBacking(t.Context(), in)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, b.generation())
+		b.check(contract.Ext4)
+	})
+}
+
+// TestNodePausedCopyHoldsNoWrites: a copy is paused under a writer. The region
+// under copy holds its writes for about a second at most, and an abort does not
+// wait for the pause to end.
+func TestNodePausedCopyHoldsNoWrites(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 8*gib, gib)
+	b.fill(300 * mib)
+	in := b.prepare("m-1", gib)
+	require.NoError(t, b.Throttle(t.Context(), contract.ThrottleMoveInput{Disk: b.disk, Move: in.Move, Paused: true}))
+	stop := b.writer(5 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	_, err := b.Evacuate(ctx, in, silent)
+	require.ErrorIs(t, err, context.DeadlineExceeded, "it is paused")
+	m, err := b.Measure(t.Context(), b.disk)
+	require.NoError(t, err)
+	t.Logf("%d of %d regions in sync after 15 s", m.Move.InSync, m.Move.Regions)
+	within(t, 10*time.Second, "the abort", func() {
+		_, err := b.AbortMove(t.Context(), in)
+		require.NoError(t, err)
+	})
+	s := stop()
+	t.Logf("writer: %+v", s)
+	require.Less(t, s.LongestStallMS, int64(5000))
+	require.Equal(t, "100", readParam(t, "/sys/module/dm_mirror/parameters/raid1_resync_throttle"), "the knob is given back")
+	require.Equal(t, "512", readParam(t, "/sys/module/dm_mod/parameters/kcopyd_subjob_size_kb"))
+	b.check(contract.XFS)
+}
+
+func readParam(t *testing.T, name string) string {
+	b, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return strings.TrimSpace(string(b))
 }

@@ -149,7 +149,7 @@ func (m *Manager) Append(ctx context.Context, in contract.AppendVolumeInput) (co
 // an earlier try.
 func (m *Manager) claimAppend(ctx context.Context, id string, h *format.Header) error {
 	old, err := m.readHeader(ctx, id)
-	if err == nil && old.Disk == h.Disk && old.Generation == h.Generation && old.Members[old.Index].Volume == id && old.Index > 0 {
+	if err == nil && old.Disk == h.Disk && old.Born == h.Born && old.Members[old.Index].Volume == id && old.Index > 0 {
 		return nil // written by an earlier try that did not reach member 0
 	}
 	return m.claimable(ctx, id, h)

@@ -111,7 +111,7 @@ func (m *Manager) History(ctx context.Context, d contract.DiskID) ([]format.Usag
 	h := m.lock(d)
 	defer h.mu.Unlock()
 	v, err := m.look(ctx, d)
-	if err != nil {
+	if err != nil || v.active == nil {
 		return nil, err
 	}
 	return m.history(ctx, v.active), nil

@@ -36,8 +36,9 @@ type Manager struct {
 	mu      sync.Mutex
 	disks   map[contract.DiskID]*handle
 	percent map[contract.DiskID]float64 // by disk with a throttled copy: kcopyd's share of time
+	hurried int                         // swaps under way: no copy is throttled meanwhile
 
-	loading sync.Mutex // see load
+	loading sync.RWMutex // see load
 }
 
 // handle is one disk's lock and what is remembered between calls. Nothing in it
@@ -76,7 +77,10 @@ func NewManager(o Options) (*Manager, error) {
 		return nil, contract.Refuse(contract.NodeUnsupported, "the dm-thin-pool module is not loaded").
 			WithNext("run ebb preflight")
 	}
-	return &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}}, nil
+	m := &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}}
+	m.applyThrottle() // a dead agent's setting says nothing about the moves there are now
+	restoreCopyJob()
+	return m, nil
 }
 
 // lock takes a disk's lock, when no swap is under way. The caller unlocks the

@@ -57,7 +57,11 @@ func (m *Manager) mapped(b *backing, fn func(start, length uint64) error) (err e
 		return err
 	}
 	defer f.Close()
-	held := &chunked{r: f, size: int64(b.head.Bytes(format.Meta)), chunks: map[int64][]byte{}}
+	size, err := f.Seek(0, io.SeekEnd) // it may have grown since the header was read
+	if err != nil {
+		return fmt.Errorf("size of %s: %w", f.Name(), err)
+	}
+	held := &chunked{r: f, size: size, chunks: map[int64][]byte{}}
 	return thinmap.Mapped(held, volume.AlignedBuffer(thinmap.BlockBytes), st.HeldRoot, b.head.ThinID, func(r thinmap.Run) error {
 		return fn(r.Start*b.head.BlockBytes, r.Length*b.head.BlockBytes)
 	})

@@ -156,8 +156,8 @@ func (m *Manager) moveState(ctx context.Context, d contract.DiskID, h *handle) (
 		out.Phase, out.Failure = contract.PhaseAbort, f.Error()
 	}
 	var err error
-	if out.Members, err = m.members(ctx, n); err != nil {
-		return nil, err
+	if out.Members, err = m.members(ctx, n); err != nil { // it may be dead: the disk is not
+		out.Members = nil
 	}
 	if st, err := m.poolState(n); err == nil {
 		block := int64(n.head.BlockBytes)

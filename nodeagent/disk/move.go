@@ -31,6 +31,11 @@ func (m *Manager) PrepareMove(ctx context.Context, in contract.PrepareMoveInput)
 	if a.head.Move == in.Move || v.incoming != nil && v.incoming.head.Move == in.Move && slices.Equal(v.incoming.vols, in.Volumes) {
 		return m.measure(ctx, in.Disk, h) // prepared, copying or even committed
 	}
+	if a.head.MovePhase != format.NoMove && !v.moving() { // what is left of one that cannot go on
+		if err := m.assembleTop(ctx, in.Disk, h, v); err != nil {
+			return none, err
+		}
+	}
 	if v.moving() {
 		return none, contract.Refuse(contract.DiskBusy, "move %s is running", a.head.Move).WithDisk(in.Disk).WithNext("watch or cancel it (ebb watch %s)", in.Disk)
 	}
@@ -115,6 +120,12 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 		return contract.Refuse(contract.DiskBusy, "the disk was expanded since the move was prepared").WithDisk(d).WithNext("start the move again")
 	}
 	// What an earlier try left: back to the old backing, a new pool on the new one.
+	if a.head.MovePhase != format.NoMove { // header first: what it vouches for goes stale
+		if err := m.save(ctx, a, endMove); err != nil {
+			return err
+		}
+	}
+	m.failOthersWhenFull(d, a.head)
 	if err := m.ensureTop(h, d, dm.Linear(0, size, old.Dev, 0)); err != nil {
 		return err
 	}
@@ -130,7 +141,7 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 		if recorded { // header first: log B goes stale with the swap
 			e = m.fallBack(ctx, d, h)
 		} else {
-			m.failWhenFull(n)
+			m.failOthersWhenFull(d, a.head)
 			e = m.ensureTop(h, d, dm.Linear(0, size, old.Dev, 0))
 		}
 		err = errors.Join(err, e)
@@ -255,8 +266,10 @@ func (m *Manager) swap(h *handle, move, name string, t dm.Target) error {
 	}
 	start := time.Now()
 	if err := h.swap(func() error {
-		_, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})
-		return err
+		return m.hurry(func() error {
+			_, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})
+			return err
+		})
 	}); err != nil {
 		_ = m.DM.Clear(name)
 		return err

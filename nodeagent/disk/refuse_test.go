@@ -77,6 +77,17 @@ func TestNodeRefusals(t *testing.T) {
 		require.True(t, ok)
 		b.drop(vol)
 	})
+	t.Run("the wrong volume is attached", func(t *testing.T) {
+		other := contract.DiskID("d-0000000000000bbbb")
+		blank := b.volume(gib)
+		_, err := b.Assemble(ctx, contract.AssembleDiskInput{Disk: other, Volumes: []string{blank}})
+		require.Equal(t, blank, refusal(t, err, contract.VolumeUnformatted).Volume)
+		run(t, "mkfs.ext4", "-q", node.VolumePath(blank))
+		_, err = b.Assemble(ctx, contract.AssembleDiskInput{Disk: other, Volumes: []string{blank}})
+		require.Equal(t, blank, refusal(t, err, contract.VolumeForeign).Volume)
+		_, err = b.Assemble(ctx, contract.AssembleDiskInput{Disk: other, Volumes: []string{first}})
+		require.Equal(t, first, refusal(t, err, contract.VolumeForeign).Volume)
+	})
 	t.Run("unknown disk", func(t *testing.T) {
 		_, err := b.Measure(ctx, "d-0000000000000aaaa")
 		refusal(t, err, contract.DiskUnknown)

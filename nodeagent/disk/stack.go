@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -74,8 +73,10 @@ func (m *Manager) ensure(name string, table ...dm.Target) (dm.Info, error) {
 // back is handed to the new table.
 func (m *Manager) ensureTop(h *handle, d contract.DiskID, table dm.Target) error {
 	return h.swap(func() error {
-		_, err := m.ensure(topName(d), table)
-		return err
+		return m.hurry(func() error {
+			_, err := m.ensure(topName(d), table)
+			return err
+		})
 	})
 }
 
@@ -100,18 +101,29 @@ const copyJobParam = "/sys/module/dm_mod/parameters/kcopyd_subjob_size_kb"
 
 // load loads a table. The kernel reads the size of a copy's jobs from a host-wide
 // parameter in the moment in which a mirror is loaded, so the parameter is put
-// back at once. Without it a copy only disturbs more.
+// back at once, and no pool, which copies too, is loaded in between. Loading a
+// pool reads its volume, which may hang: nothing but a mirror waits for that.
+// Without the parameter a copy only disturbs more.
 func (m *Manager) load(name string, table ...dm.Target) error {
-	m.loading.Lock()
-	defer m.loading.Unlock()
-	if len(table) == 1 && table[0].Type == "mirror" {
-		if was, err := os.ReadFile(copyJobParam); err == nil && os.WriteFile(copyJobParam, []byte(copyJobKiB), 0o644) == nil {
-			defer func() { _ = os.WriteFile(copyJobParam, bytes.TrimSpace(was), 0o644) }()
+	if len(table) == 1 {
+		switch table[0].Type {
+		case "mirror":
+			m.loading.Lock()
+			defer m.loading.Unlock()
+			if os.WriteFile(copyJobParam, []byte(copyJobKiB), 0o644) == nil {
+				defer restoreCopyJob()
+			}
+		case "thin-pool":
+			m.loading.RLock()
+			defer m.loading.RUnlock()
 		}
 	}
 	_, err := m.DM.Load(name, false, table...)
 	return err
 }
+
+// restoreCopyJob gives the parameter its default again.
+func restoreCopyJob() { _ = os.WriteFile(copyJobParam, []byte("512"), 0o644) }
 
 // sameTable compares what decides where data goes. The kernel prints a
 // thin-pool's features in its own order and number, so of a pool only length,

@@ -10,9 +10,18 @@ import (
 )
 
 // throttleParam is dm-mirror's only copy-speed knob: the share of time, in
-// percent, that kcopyd may be busy with copies. It is host-wide; 0 still lets
-// about one region a second through.
+// percent, that kcopyd may be busy with copies. It is host-wide. Where the share
+// is used up kcopyd sleeps before each piece it copies, and a write to the region
+// under copy waits with it.
 const throttleParam = "/sys/module/dm_mirror/parameters/raid1_resync_throttle"
+
+// leastShare is the least that is ever asked for, leastRate the least rate: a
+// region a second. Less would hold the application's writes to the region under
+// copy for longer than that, so a paused copy trickles on.
+const (
+	leastShare = 3.0 // percent
+	leastRate  = 4.0 // MiB/s
+)
 
 // throttle steers the knob towards a wanted rate, for one running copy.
 type throttle struct {
@@ -42,11 +51,29 @@ func (m *Manager) unthrottle(d contract.DiskID) {
 
 func (m *Manager) applyThrottle() {
 	least := 100.0
-	for _, p := range m.percent {
-		least = min(least, p)
+	if m.hurried == 0 {
+		for _, p := range m.percent {
+			least = min(least, p)
+		}
 	}
 	// Without the knob a copy runs at full speed: slower is a wish, not a promise.
 	_ = os.WriteFile(throttleParam, []byte(strconv.Itoa(int(least))), 0o644)
+}
+
+// hurry lets copies run free while f swaps a mirror away, which waits for the
+// region under copy.
+func (m *Manager) hurry(f func() error) error {
+	m.mu.Lock()
+	m.hurried++
+	m.applyThrottle()
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.hurried--
+		m.applyThrottle()
+	}()
+	return f()
 }
 
 // share is a disk's present share.
@@ -67,26 +94,32 @@ func (t *throttle) control(h *format.Header, rateMiBs float64) {
 		return
 	}
 	now := t.m.share(t.disk)
-	want := now
-	switch {
-	case h.Paused:
-		want = 0
-	case h.ThrottleMiBs == 0:
-		want = 100
-	case rateMiBs > 0:
-		want = min(100, max(1, max(now, 1)*min(2, max(0.5, float64(h.ThrottleMiBs)/rateMiBs))))
+	want := 100.0
+	if limit := limitOf(h); limit > 0 {
+		want = now
+		if rateMiBs > 0 {
+			want = min(100, max(leastShare, now*min(2, max(0.5, limit/rateMiBs))))
+		}
 	}
 	t.m.setThrottle(t.disk, want)
+}
+
+// limitOf is the rate that a move's header allows, in MiB/s; 0: any.
+func limitOf(h *format.Header) float64 {
+	switch {
+	case h.Paused:
+		return leastRate
+	case h.ThrottleMiBs > 0:
+		return max(leastRate, float64(h.ThrottleMiBs))
+	}
+	return 0
 }
 
 // holdBack holds a copy that the kernel takes up by itself (after a boot) back
 // until an Evacuate steers it: one that was paused or throttled must not run free
 // meanwhile.
 func (m *Manager) holdBack(d contract.DiskID, h *format.Header) {
-	switch {
-	case h.Paused:
-		m.setThrottle(d, 0)
-	case h.ThrottleMiBs > 0:
+	if limitOf(h) > 0 {
 		m.setThrottle(d, min(5, m.share(d)))
 	}
 }

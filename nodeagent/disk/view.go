@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -27,6 +28,10 @@ type view struct {
 	older    []*backing // complete generations that are retired, or should be
 
 	incomings []*backing // all complete ones, oldest first
+
+	// suspect refuses the active backing, unless it is known from elsewhere that it
+	// is the newest.
+	suspect *contract.Refusal
 }
 
 // find is one attached volume with what its header says.
@@ -85,22 +90,41 @@ func (m *Manager) look(ctx context.Context, d contract.DiskID) (*view, error) {
 }
 
 func (m *Manager) lookAmong(finds []find, d contract.DiskID) (*view, error) {
-	_, live, err := m.mirrorState(d)
+	st, mirrored, err := m.mirrorState(d)
 	if err != nil && !errors.Is(err, dm.ErrNotFound) {
 		return nil, err
 	}
-	return lookIn(finds, d, live)
+	here := running{mirrored: mirrored, newDead: mirrored && len(st.Health) > 0 && st.Health[0] == 'A' && !st.AllAlive()}
+	if _, t, err := m.DM.Table(topName(d)); err == nil && len(t) == 1 && t[0].Type == "linear" {
+		here.over = strings.Fields(t[0].Params)[0]
+	}
+	v, err := lookIn(finds, d, here)
+	if err != nil || v.suspect == nil {
+		return v, err
+	}
+	// The disk runs over just this backing here: it was committed by this node.
+	if thin, e := m.DM.Info(stackName(v.active.head)); e == nil && thin.Dev.String() == here.over {
+		return v, nil
+	}
+	return nil, v.suspect
 }
 
-// lookIn is look on given volumes. live says that the disk's mirror runs on this
-// node: then its old backing has every acknowledged write, whatever the headers
-// of an unfinished commit leave open.
+// running is what of a disk runs on this node.
+type running struct {
+	mirrored bool   // its mirror
+	newDead  bool   // whose old leg is alive, and the new one or its log is not
+	over     string // the device under its top device, when that is linear
+}
+
+// lookIn is look on given volumes. While the disk's mirror runs on this node its
+// old backing has every acknowledged write, whatever the headers of an unfinished
+// commit leave open; and when the new leg has died it is the only one that has.
 //
 // Member 0's header is the authority on its backing. The others are written
 // before it, so after a crash in between they may be a step ahead: they are
 // known by the volume id that member 0 lists, their place and the generation
 // they were born as, and nothing else they say counts.
-func lookIn(finds []find, d contract.DiskID, live bool) (*view, error) {
+func lookIn(finds []find, d contract.DiskID, here running) (*view, error) {
 	ours, broken := map[string]find{}, map[string]error{}
 	var ids []string
 	var clones []find
@@ -171,9 +195,21 @@ func lookIn(finds []find, d contract.DiskID, live bool) (*view, error) {
 			}
 		}
 	}
+	if here.newDead && newest != nil {
+		for _, b := range actives {
+			if b != newest && b.head.MovePhase == format.Committing && b.head.Peer == newest.head.Members[0].Volume {
+				if lacks == "" {
+					v.older = append(v.older, newest)
+				}
+				newest, lacks = b, ""
+				break
+			}
+		}
+		actives = slices.DeleteFunc(actives, func(b *backing) bool { return slices.Contains(v.older, b) })
+	}
 	for _, id := range ids { // a part of a backing whose authority is not here may be the newest
 		h := ours[id].head
-		if _, ok := ours[h.Members[0].Volume]; !ok && h.Role == format.Active && (newest == nil || newest.head.Generation < h.Generation) {
+		if _, ok := ours[h.Members[0].Volume]; !ok && h.Role == format.Active && !here.newDead && (newest == nil || newest.head.Generation < h.Generation) {
 			return nil, absent(h.Members[0].Volume, "volume %s, member 0 of generation %d, is not attached", h.Members[0].Volume, h.Generation)
 		}
 	}
@@ -198,14 +234,17 @@ func lookIn(finds []find, d contract.DiskID, live bool) (*view, error) {
 		return v, nil
 	}
 	a := v.active.head
-	for _, b := range v.incomings {
-		if b.vols[0] == a.Peer && b.head.Move == a.Move {
-			v.incoming = b
+	if a.MovePhase != format.NoMove { // only the recorded one counts
+		v.incoming = nil
+		for _, b := range v.incomings {
+			if b.vols[0] == a.Peer && b.head.Move == a.Move {
+				v.incoming = b
+			}
 		}
 	}
 	_, peer := ours[a.Peer]
 	switch {
-	case live || peer || a.Peer == "":
+	case here.mirrored || peer || a.Peer == "":
 	case a.MovePhase == format.Committing:
 		// I5: between "committing" and the peer's header there is a moment in which
 		// the peer may be the truth. Without seeing it nobody can know.
@@ -213,7 +252,7 @@ func lookIn(finds []find, d contract.DiskID, live bool) (*view, error) {
 	case a.MovePhase == format.NoMove && broken[a.Peer] != nil:
 		// An abort whose commit had an uncertain end lifts the old backing above
 		// this one (see fallBack): its header must be seen while it is here.
-		return nil, contract.Refuse(contract.VolumeFailing, "the header of volume %s, which may be newer than generation %d, cannot be read: %v", a.Peer, a.Generation, broken[a.Peer]).
+		v.suspect = contract.Refuse(contract.VolumeFailing, "the header of volume %s, which may be newer than generation %d, cannot be read: %v", a.Peer, a.Generation, broken[a.Peer]).
 			WithDisk(d).WithVolume(a.Peer).WithNext("check the volume's status in EC2; when the disk's history says that the move was committed, detach %s", a.Peer)
 	}
 	return v, nil
@@ -250,7 +289,7 @@ func (v *view) headless(d contract.DiskID, finds, clones []find, absent func(str
 // volumes of earlier moves may still be attached. A move that is recorded in the
 // active header is not displaced.
 func (v *view) prefer(move string) {
-	if v.active != nil && v.active.head.MovePhase != format.NoMove && v.active.head.Move != move {
+	if v.active != nil && v.active.head.MovePhase != format.NoMove {
 		return
 	}
 	for _, b := range slices.Backward(v.incomings) {
@@ -261,11 +300,29 @@ func (v *view) prefer(move string) {
 	}
 }
 
+// peered tells that the incoming generation is the one that the active header
+// has recorded.
+func (v *view) peered() bool {
+	a, n := v.active, v.incoming
+	return a != nil && n != nil && a.head.MovePhase != format.NoMove && n.head.Move == a.head.Move && n.vols[0] == a.head.Peer
+}
+
 // moving tells that the incoming generation belongs to the move that the active
 // one is in, and that its log can be trusted (I6).
 func (v *view) moving() bool {
-	a, n := v.active, v.incoming
-	return a != nil && n != nil && a.head.Move != "" && n.head.Move == a.head.Move && n.head.MovePhase == format.Copying
+	return v.peered() && v.incoming.head.MovePhase == format.Copying
+}
+
+// still is a view that does not change any more, to be read without the lock.
+func (v *view) still() *view {
+	c := &view{}
+	if v.active != nil {
+		c.active = &backing{head: v.active.head.Clone(), vols: slices.Clone(v.active.vols)}
+	}
+	if v.incoming != nil {
+		c.incoming = &backing{head: v.incoming.head.Clone(), vols: slices.Clone(v.incoming.vols)}
+	}
+	return c
 }
 
 // headerRefusal turns a header's error into what a person can use.

@@ -39,7 +39,7 @@ func TestLookIn(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		finds    []find
-		live     bool
+		here     running
 		refusal  contract.RefusalCode
 		volume   string // that the refusal names
 		active   string // member 0
@@ -148,7 +148,32 @@ func TestLookIn(t *testing.T) {
 				vol("o", 0, H{Generation: 1, Role: active, Move: "m", MovePhase: format.Committing, Peer: "n", PeerGen: 2}),
 				unreadable("n"),
 			},
-			live: true, active: "o",
+			here: running{mirrored: true}, active: "o",
+		},
+		{
+			name: "committed in the headers, but the new leg of the running mirror has died",
+			finds: []find{
+				vol("o", 0, H{Generation: 1, Role: active, Move: "m", MovePhase: format.Committing, Peer: "n", PeerGen: 2}),
+				vol("n", 0, H{Generation: 2, Role: active, Move: "m", Peer: "o", PeerGen: 1}),
+			},
+			here: running{mirrored: true, newDead: true}, active: "o",
+		},
+		{
+			name: "the same with one of two new volumes gone",
+			finds: []find{
+				vol("o", 0, H{Generation: 1, Role: active, Move: "m", MovePhase: format.Committing, Peer: "n0", PeerGen: 2}),
+				vol("n0", 0, H{Generation: 2, Role: active, Move: "m", Peer: "o", PeerGen: 1}, "n0", "n1"),
+			},
+			here: running{mirrored: true, newDead: true}, active: "o",
+		},
+		{
+			name: "committing, the peer cannot be read, scrap of another move is there",
+			finds: []find{
+				vol("o", 0, H{Generation: 1, Role: active, Move: "m", MovePhase: format.Committing, Peer: "n", PeerGen: 2}),
+				unreadable("n"),
+				vol("x", 0, H{Generation: 2, Role: in, Move: "m0", Peer: "o"}),
+			},
+			here: running{mirrored: true}, active: "o",
 		},
 		{
 			name: "committing, the peer is scrap",
@@ -197,7 +222,10 @@ func TestLookIn(t *testing.T) {
 		{name: "nothing", refusal: contract.DiskUnknown},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v, err := lookIn(c.finds, testDisk, c.live)
+			v, err := lookIn(c.finds, testDisk, c.here)
+			if err == nil && v.suspect != nil {
+				err = v.suspect
+			}
 			if c.refusal != "" {
 				r, ok := contract.AsRefusal(err)
 				require.True(t, ok, "%v", err)
@@ -224,7 +252,7 @@ func TestPrefer(t *testing.T) {
 		vol("a", 0, H{Generation: 1, Role: format.Active}),
 		vol("x", 0, H{Generation: 2, Role: format.Incoming, Move: "m1", CreatedNS: 1}),
 		vol("y", 0, H{Generation: 2, Role: format.Incoming, Move: "m2", CreatedNS: 2}),
-	}, testDisk, false)
+	}, testDisk, running{})
 	require.NoError(t, err)
 	require.Equal(t, "y", v.incoming.vols[0])
 	v.prefer("m1")

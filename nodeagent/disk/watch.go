@@ -27,10 +27,8 @@ const pressureInterval = time.Second
 func (m *Manager) Watch(ctx context.Context, handle func(Event)) error {
 	for {
 		next := watchInterval
-		for _, d := range m.Disks() {
-			if !m.inspect(ctx, d, handle) {
-				next = busyInterval
-			}
+		if !m.inspectAll(ctx, handle) {
+			next = busyInterval
 		}
 		if err := m.DM.Poll(ctx, next); err != nil {
 			if ctx.Err() != nil {
@@ -44,39 +42,72 @@ func (m *Manager) Watch(ctx context.Context, handle func(Event)) error {
 	}
 }
 
-// inspect looks at one disk. It does not wait for an operation that holds the
-// disk's lock, which may be waiting itself, for the growth of a full pool say:
-// the other disks must not wait with it. It returns false then.
+// inspectAll looks at all disks at once, and waits a second for those that take
+// long: dropping a failed leg may wait for a pool to grow, and the other disks
+// must not wait with it. It tells whether all were seen.
+func (m *Manager) inspectAll(ctx context.Context, handle func(Event)) bool {
+	disks := m.Disks()
+	seen := make(chan bool, len(disks))
+	for _, d := range disks {
+		go func() { seen <- m.inspect(ctx, d, handle) }() // ends with the swap it may be in
+	}
+	late := time.NewTimer(inspectPatience)
+	defer late.Stop()
+	all := true
+	for range disks {
+		select {
+		case ok := <-seen:
+			all = all && ok
+		case <-late.C:
+			return false
+		}
+	}
+	return all
+}
+
+// inspectPatience is how long one look at all disks may take.
+const inspectPatience = time.Second
+
+// inspect looks at one disk: first which pools must grow, which a failed leg's
+// drop may wait for, then the legs. It does not wait for an operation that holds
+// the disk's lock. It returns false when it could not see everything.
 func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Event)) bool {
 	h := m.handle(d)
 	if !h.mu.TryLock() {
 		return false
 	}
+	if h.view == nil && !h.swapping {
+		if v, err := m.look(ctx, d); err != nil || v.active == nil {
+			h.mu.Unlock()
+			return true
+		} else {
+			h.view = v
+		}
+	}
 	var events []Event
-	defer func() {
-		h.mu.Unlock()
-		for _, e := range events {
-			handle(e)
-		}
-	}()
-	if h.swapping { // the swap may be waiting for just this
-		if h.view != nil {
-			events = m.pools(d, h)
-		}
+	if h.view != nil {
+		events = m.pools(d, h)
+	}
+	h.mu.Unlock()
+	for _, e := range events {
+		handle(e)
+	}
+	if !h.mu.TryLock() {
 		return false
 	}
-	if h.view == nil {
-		v, err := m.look(ctx, d)
-		if err != nil || v.active == nil {
-			return true
-		}
-		h.view = v
+	if h.swapping || h.view == nil {
+		h.mu.Unlock()
+		return false
 	}
 	dropped := m.dropIfFailed(ctx, d, h)
 	if dropped != nil {
 		m.Logger.Error("drop a failed leg", "disk", d, "error", dropped)
 	}
-	events, h.untold = append(h.untold, m.pools(d, h)...), nil
+	events, h.untold = h.untold, nil
+	h.mu.Unlock()
+	for _, e := range events {
+		handle(e)
+	}
 	return dropped == nil
 }
 

@@ -95,7 +95,7 @@ func (rd *reader) extendable(dev io.WriterAt, blocks, at uint64, xor uint32, ent
 		return err
 	}
 	le := binary.LittleEndian
-	bitmap, count := le.Uint64(b[off:]), le.Uint32(b[off+8:])
+	bitmap, count, firstFree := le.Uint64(b[off:]), le.Uint32(b[off+8:]), le.Uint32(b[off+12:])
 	if b, err = rd.block(bitmap, bitmapXOR); err != nil {
 		return err
 	}
@@ -106,16 +106,17 @@ func (rd *reader) extendable(dev io.WriterAt, blocks, at uint64, xor uint32, ent
 		}
 	}
 	whole := free + uint32(entriesPerBlock-part)
-	if count == whole {
+	if count == whole && uint64(firstFree) <= part {
 		return nil
 	}
-	if d := int64(count) - int64(free); d < -1 || d > 1 { // thin_restore 0.9 is one off in the metadata's own map
+	if d := int64(count) - int64(free); count != whole && (d < -1 || d > 1) { // thin_restore 0.9 is one off in the metadata's own map
 		return fmt.Errorf("%w: bitmap %d has %d free blocks, its index says %d", ErrDamaged, bitmap, free, count)
 	}
 	if b, err = rd.block(at, xor); err != nil {
 		return err
 	}
 	le.PutUint32(b[off+8:], whole)
+	le.PutUint32(b[off+12:], min(firstFree, uint32(part))) // some versions say "beyond the bitmap" of one that is full
 	le.PutUint32(b, ^crc32.Checksum(b[4:], castagnoli)^xor)
 	if _, err := dev.WriteAt(b, int64(at)*BlockBytes); err != nil {
 		return fmt.Errorf("write metadata block %d: %w", at, err)
