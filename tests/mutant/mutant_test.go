@@ -74,7 +74,7 @@ var mutants = []mutant{
 	},
 	{
 		"I6", "a move is not taken up after a power cut", "view.go",
-		"n.head.Move == a.head.Move && n.head.MovePhase == format.Copying", "n.head.Move == a.head.Move && n.head.MovePhase == format.Committing", "^TestPowerCut/half",
+		"v.peered() && v.incoming.head.MovePhase == format.Copying", "v.peered() && v.incoming.head.MovePhase == format.Committing", "^TestPowerCut/half",
 	},
 	{
 		"full pools wait", "the kernel's minute is left in force and new pools fail at once", "stack.go",
@@ -82,7 +82,7 @@ var mutants = []mutant{
 	},
 	{
 		"full pools wait", "a pool that is given up keeps the writes it has no room for", "commit.go",
-		"		m.failWhenFull(n)\n	}\n	m.unthrottle(d)", "	}\n	m.unthrottle(d)", "TestNodeAbortOfFullMove",
+		"	m.failOthersWhenFull(d, a.head)\n	m.unthrottle(d)", "	m.unthrottle(d)", "TestNodeAbortOfFullMove",
 	},
 	{
 		"full pools wait", "a pool that was made by thin_restore is not made extendable", "stack.go",
