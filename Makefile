@@ -36,13 +36,14 @@ GO_FILES := find . -name '*.go' -not -path './build/*' -not -path './.*' -print0
 TEST_FLAGS ?= -p 2 -timeout 30m
 
 .PHONY: help setup build demo test test-full bench simulate lint fmt generate verify clean
-.PHONY: need-go tools lint-tools temporal test-packages demo-packages bench-packages full-packages
+.PHONY: need-go need-amd64 tools lint-tools temporal test-packages demo-packages bench-packages full-packages
 
 help: ## show this
 	@echo "usage: make TARGET"; echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo; echo "Needed beforehand: Go and make. The rest is installed when a target wants it: Debian"
 	@echo "packages with apt (as root or by sudo), tools into $(BIN)."
+	@echo "demo, test, test-full and bench run on amd64 (x86-64) alone: their nodes are User Mode Linux."
 	@echo "FS=ext4 make demo uses ext4 instead of xfs; DEMO_KEEP=1 leaves the demo running."
 
 setup: need-go test-packages demo-packages tools ## install what test, demo and lint need
@@ -60,8 +61,11 @@ demo: need-go demo-packages temporal ## watch a live disk grow, shrink and survi
 test: need-go test-packages temporal ## run the tests: on real kernels and a real Temporal server
 	go test $(TEST_FLAGS) ./...
 
-test-full: need-go full-packages temporal ## run every crash and fault test too, with the race detector (hours)
+test-full: need-go full-packages temporal ## every crash and fault test, the demo twice, a quick benchmark (hours)
 	EBB_TEST_FULL=1 CGO_ENABLED=1 go test -race -p 1 -timeout 4h ./...
+	DEMO_KEEP= FS=xfs go run ./tests/demo
+	DEMO_KEEP= FS=ext4 go run ./tests/demo
+	go run ./tests/bench --quick
 
 bench: need-go bench-packages temporal ## measure moves, stalls, overhead and footprint
 	go run ./tests/bench
@@ -98,6 +102,9 @@ clean: ## remove what was built in the checkout
 need-go:
 	@scripts/need-go
 
+need-amd64:
+	@scripts/need-amd64
+
 tools: lint-tools temporal
 
 lint-tools: need-go
@@ -108,15 +115,15 @@ lint-tools: need-go
 temporal: need-go
 	@scripts/install-tool $(BIN) github.com/temporalio/cli/cmd/temporal@$(TEMPORAL_VERSION)
 
-test-packages:
+test-packages: need-amd64
 	@scripts/install-packages $(TEST_PACKAGES)
 
-demo-packages:
+demo-packages: need-amd64
 	@scripts/install-packages $(DEMO_PACKAGES)
 
-bench-packages:
+bench-packages: need-amd64
 	@scripts/install-packages $(BENCH_PACKAGES)
 
-full-packages:
+full-packages: need-amd64
 	@scripts/install-packages $(FULL_PACKAGES)
 	@scripts/fetch-kernel $(CACHE)/ebb/qemu
