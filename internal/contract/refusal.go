@@ -41,7 +41,6 @@ const (
 	MoveFailed          RefusalCode = "MoveFailed"          // the new volume failed; the move was aborted
 	VolumeFailing       RefusalCode = "VolumeFailing"       // the old volume returns errors
 	BackupRunning       RefusalCode = "BackupRunning"       // a backup did not end in time
-	NotYet              RefusalCode = "NotYet"              // too early: grace period
 )
 
 // Refusal is an expected "no": what happened, to which disk and volume, and

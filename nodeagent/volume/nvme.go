@@ -41,12 +41,10 @@ type identity struct {
 // EBS and the volume id as its serial number. Instance store volumes are not listed.
 func NVMe() Locator { return locate(union{nvme}) }
 
-// QEMU finds volumes that a virtual machine emulates: namespaces of QEMU's controller whose serial number
-// is a volume id. It exercises the path of NVMe on machines that are not EC2's.
-func QEMU() Locator { return locate(union{qemu}) }
-
 var (
 	nvme = scanner{paths: namespaces, probe: nvmeProbe(ebsVolume), instances: sequences(namespaces)}
+	// qemu finds volumes that a virtual machine emulates: namespaces of QEMU's controller whose serial number
+	// is a volume id. It exercises the path of NVMe on machines that are not EC2's.
 	qemu = scanner{paths: namespaces, probe: nvmeProbe(qemuVolume), instances: sequences(namespaces)}
 )
 
