@@ -344,7 +344,7 @@ func TestModifyVolume(t *testing.T) {
 		got, _ := f.sim.Volume(v.ID)
 		require.EqualValues(t, 5, got.SizeGiB, "as it was")
 
-		time.Sleep(60 * time.Millisecond) // longer than a describe lags behind
+		require.NoError(t, f.sim.Advance(time.Second)) // longer than a describe lags behind
 		after, err := f.ModifyVolume(t.Context(), in)
 		require.NoError(t, err, "the next try is a new modification")
 		require.EqualValues(t, 8, after.SizeGiB)
