@@ -113,6 +113,28 @@ func TestTargetMustAnswerFirst(t *testing.T) {
 	}
 }
 
+// What a node lacks for new disks alone keeps no disk from it.
+func TestTargetThatCanMakeNoDisk(t *testing.T) {
+	for _, name := range []string{"tools", "temporal"} {
+		c := contract.Check{Name: name, Detail: "neither mkfs.xfs nor mkfs.ext4 is there", Next: "install xfsprogs"}
+		w := made(t)
+		w.nodes.Unfit(nodeB, c)
+		r := w.run(contract.RehomeWorkflow, contract.RehomeInput{Disk: disk, Node: nodeB})
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		w.intact(nodeB)
+
+		w = newWorld(t)
+		w.nodes.Unfit(nodeB, c)
+		r = w.run(contract.CreateDiskWorkflow, contract.CreateDiskInput{Disk: disk, Node: nodeB, SizeBytes: 64 * contract.GiB})
+		if name == "tools" {
+			require.Equal(t, contract.NodeUnsupported, r.Refusal.Code)
+			require.Empty(t, w.vols)
+		} else {
+			require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		}
+	}
+}
+
 // A node that answered and then does not any more, with the disk attached to it.
 func TestCancelWhileTheNewNodeIsAway(t *testing.T) {
 	in := contract.RehomeInput{Disk: disk, Node: nodeB}

@@ -122,7 +122,7 @@ func (c *create) check(ctx workflow.Context) (done bool, err error) {
 				WithDisk(c.disk).WithNext("start again with that node, or delete the disk first")
 		}
 	}
-	if err := c.fit(ctx, c.in.Node); err != nil {
+	if err := c.fit(ctx, c.in.Node, checkTemporal); err != nil {
 		return false, err
 	}
 	c.node, c.zone = c.in.Node, n.Zone

@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -98,18 +99,24 @@ func (op *operation) plot(ctx workflow.Context, in contract.RehomeInput) (haul, 
 	if err := op.plotFrom(ctx, in, &h); err != nil || begun {
 		return h, err
 	}
-	return h, op.fit(ctx, in.Node)
+	return h, op.fit(ctx, in.Node, checkTools, checkTemporal)
 }
 
-// fit asks a node's agent whether Ebb can run there. An agent that does not
-// answer at once is a refusal: nothing has changed yet.
-func (op *operation) fit(ctx workflow.Context, at string) error {
+// Checks of a node's preflight that keep no disk from it.
+const (
+	checkTools    = "tools"    // no mkfs: a disk that exists works
+	checkTemporal = "temporal" // the agent has just answered through it
+)
+
+// fit asks a node's agent whether a disk can be there, spared checks aside. An
+// agent that does not answer at once is a refusal: nothing has changed yet.
+func (op *operation) fit(ctx workflow.Context, at string, spared ...string) error {
 	res, err := contract.Preflight.Execute(askNode(ctx, at), contract.PreflightInput{})
 	if err != nil {
 		return nodeRefusal(at, err).WithDisk(op.disk)
 	}
 	for _, c := range res.Checks {
-		if !c.OK {
+		if !c.OK && !slices.Contains(spared, c.Name) {
 			return contract.Refuse(contract.NodeUnsupported, "Ebb cannot run on node %s: %s: %s", at, c.Name, c.Detail).
 				WithDisk(op.disk).WithNext("%s; see all checks: ebb preflight --node %s", c.Next, at)
 		}
@@ -256,7 +263,7 @@ func (op *operation) turnBack(ctx workflow.Context, at string) error {
 	case state != stateStopped && state != stateTerminated && state != stateGone:
 		why = fmt.Sprintf("EC2 says that it is %s, so it may have the disk up: stop it, and the disk goes back to %s; or bring its agent back", state, op.home)
 	default:
-		err := op.fit(ctx, op.home)
+		err := op.fit(ctx, op.home, checkTools, checkTemporal)
 		if err == nil {
 			return errTurnBack
 		}
