@@ -31,6 +31,7 @@ import (
 const (
 	nodeA = "i-0000000000000000a"
 	nodeB = "i-0000000000000000b"
+	nodeC = "i-0000000000000000c" // for the story that kills one
 	zone  = "us-east-1a"
 )
 
@@ -52,6 +53,7 @@ type bench struct {
 	sim   *ec2sim.Server
 	nodes *stubnode.Nodes
 	c     client.Client
+	api   *awsec2.Client
 
 	// restart ends the control worker, if any, and starts another.
 	restart, stopWorker func()
@@ -71,6 +73,16 @@ func (b *bench) AttachedGiB(node string) map[string]int64 {
 	return out
 }
 
+// lags of EC2; that of a snapshot is given, 0 being as short as the others.
+func lags(snapshot time.Duration) ec2sim.Lag {
+	lag := ec2sim.Range{Min: 10 * time.Millisecond, Max: 60 * time.Millisecond}
+	l := ec2sim.Lag{Create: lag, Delete: lag, Attach: lag, Detach: lag, Modify: lag, Optimize: ec2sim.Fixed(time.Hour), Snapshot: lag}
+	if snapshot != 0 {
+		l.Snapshot = ec2sim.Fixed(snapshot)
+	}
+	return l
+}
+
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	path := temporalPath()
@@ -84,29 +96,28 @@ func newBench(t *testing.T) *bench {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	srv, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: path, Stdout: io.Discard, Stderr: io.Discard, LogLevel: "error",
+		ExistingPath: path, Stdout: io.Discard, Stderr: io.Discard, LogLevel: "error", SearchAttributes: attributes(),
 		ClientOptions: &client.Options{Logger: sdklog.NewStructuredLogger(log)},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, srv.Stop()) })
 
 	b := &bench{t: t, c: srv.Client(), agents: map[string]worker.Worker{}}
-	lag := ec2sim.Range{Min: 10 * time.Millisecond, Max: 60 * time.Millisecond}
 	b.sim, err = ec2sim.New(ec2sim.Options{
 		StateDir: t.TempDir(), Seed: 1, GiB: 1 << 20, NoSnapshotData: true,
-		Lag:           ec2sim.Lag{Create: lag, Delete: lag, Attach: lag, Detach: lag, Modify: lag, Optimize: ec2sim.Fixed(time.Hour), Snapshot: lag},
+		Lag:           lags(0),
 		StaleDescribe: 100 * time.Millisecond, StaleJitter: true,
-		Instances: []ec2sim.Instance{{ID: nodeA, Zone: zone}, {ID: nodeB, Zone: zone}},
+		Instances: []ec2sim.Instance{{ID: nodeA, Zone: zone}, {ID: nodeB, Zone: zone}, {ID: nodeC, Zone: zone}},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.sim.Close()) })
 	b.nodes = stubnode.New(b)
 
-	api := awsec2.New(awsec2.Options{
+	b.api = awsec2.New(awsec2.Options{
 		BaseEndpoint: aws.String(b.sim.URL()), Region: "us-east-1",
 		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 	})
-	acts := ec2.New(api, ec2.Options{PollMin: 20 * time.Millisecond, PollMax: 200 * time.Millisecond, Settle: 2 * time.Second, Log: log, Cluster: "bench"})
+	acts := ec2.New(b.api, ec2.Options{PollMin: 20 * time.Millisecond, PollMax: 200 * time.Millisecond, Settle: 2 * time.Second, Log: log, Cluster: "bench"})
 	b.restart = func() {
 		b.stopWorker()
 		run, stop := context.WithCancel(context.Background())
@@ -132,9 +143,11 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(func() { b.stopWorker() })
 	b.up(nodeA)
 	b.up(nodeB)
+	b.up(nodeC)
 	t.Cleanup(func() {
 		b.down(nodeA)
 		b.down(nodeB)
+		b.down(nodeC)
 	})
 	return b
 }
@@ -200,13 +213,24 @@ func (b *bench) run(disk contract.DiskID, name string, in any, story string) con
 	return b.end(b.start(disk, name, in), story)
 }
 
-// create makes a disk of 64 GiB with 20 GiB behind it, 4 of them used.
+// newDisk is 64 GiB with 20 GiB behind it.
+func newDisk(disk contract.DiskID, node string) contract.CreateDiskInput {
+	return contract.CreateDiskInput{
+		Disk: disk, Name: "team/data", Node: node, SizeBytes: 64 * contract.GiB, BackingGiB: 20,
+		Volume: contract.VolumeSpec{Tags: map[string]string{"team": "a"}},
+	}
+}
+
+// create makes a newDisk on nodeA, 4 GiB of it used.
 func (b *bench) create(disk contract.DiskID) {
 	b.t.Helper()
-	r := b.run(disk, contract.CreateDiskWorkflow, contract.CreateDiskInput{
-		Disk: disk, Name: "team/data", Node: nodeA, SizeBytes: 64 * contract.GiB, BackingGiB: 20,
-		Volume: contract.VolumeSpec{Tags: map[string]string{"team": "a"}},
-	}, "create")
+	b.createAs(newDisk(disk, nodeA), "create")
+}
+
+func (b *bench) createAs(in contract.CreateDiskInput, story string) {
+	b.t.Helper()
+	disk := in.Disk
+	r := b.run(disk, contract.CreateDiskWorkflow, in, story)
 	require.Equal(b.t, contract.Done, r.Outcome, "%+v", r.Refusal)
 	b.use(disk, 4*contract.GiB)
 }

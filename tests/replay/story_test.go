@@ -27,7 +27,7 @@ func TestStories(t *testing.T) {
 	var n atomic.Int64
 	story := func(name string, fn func(t *testing.T, b *bench, d contract.DiskID)) {
 		t.Run(name, func(t *testing.T) {
-			sub := &bench{t: t, sim: b.sim, nodes: b.nodes, c: b.c, agents: b.agents, restart: b.restart}
+			sub := &bench{t: t, sim: b.sim, nodes: b.nodes, c: b.c, api: b.api, agents: b.agents, restart: b.restart}
 			fn(t, sub, contract.DiskID(fmt.Sprintf("d-%017x", n.Add(1))))
 			require.Empty(t, sub.sim.Faults())
 		})
@@ -89,9 +89,11 @@ func TestStories(t *testing.T) {
 	})
 
 	story("refused", func(t *testing.T, b *bench, d contract.DiskID) {
-		r := b.run(d, contract.ShrinkWorkflow, map[string]string{"disk": string(d)}, "refused")
+		run := b.start(d, contract.ShrinkWorkflow, map[string]string{"disk": string(d)})
+		r := b.end(run, "refused")
 		require.Equal(t, contract.Refused, r.Outcome)
 		require.Equal(t, contract.DiskUnknown, r.Refusal.Code)
+		require.Contains(t, b.shown(run).details, "- refused: "+r.Refusal.Error())
 	})
 
 	for _, how := range []string{"signal", "temporal"} {
@@ -154,6 +156,7 @@ func TestStories(t *testing.T) {
 		release := b.nodes.Hold()
 		run := b.start(d, contract.ShrinkWorkflow, contract.ShrinkInput{Disk: d})
 		b.phase(d, contract.PhaseCopy)
+		b.showsCopy(run, d)
 		signal := func(name string, v any) {
 			require.NoError(t, b.c.SignalWorkflow(t.Context(), run.GetID(), "", name, v))
 		}
@@ -170,11 +173,13 @@ func TestStories(t *testing.T) {
 		}, 20*time.Second, 20*time.Millisecond)
 		release()
 		b.waiting(d)
+		require.Contains(t, b.shown(run).details, "- paused\n- waiting: paused: resume it to go on")
 		signal(contract.SignalResume, nil)
 		r := b.end(run, "signals")
 		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
 		require.EqualValues(t, 8, r.AfterGiB)
 		require.NoError(t, b.nodes.Verify(d, nodeA))
+		require.Equal(t, string(contract.PhaseDone), b.shown(run).attributes[contract.AttrPhase])
 	})
 
 	story("EC2 faults", func(t *testing.T, b *bench, d contract.DiskID) {
@@ -239,6 +244,7 @@ func TestStories(t *testing.T) {
 		require.NotEmpty(t, r.Snapshot)
 		require.Empty(t, b.volumes(d))
 	})
+	tellMore(story)
 }
 
 func (b *bench) progress(d contract.DiskID) (p contract.Progress) {
