@@ -176,7 +176,7 @@ var sleeps = map[string]struct {
 	max int
 	why string
 }{
-	"activities/ec2/ec2_test.go":       {3, "lets the simulator's describes catch up, or age, on purpose"},
+	"activities/ec2/ec2_test.go":       {2, "lets the simulator's describes catch up, or age, on purpose"},
 	"nodeagent/agent/sentinel_test.go": {7, "in a synctest bubble, whose clock is not real"},
 	"nodeagent/disk/crash_test.go":     {1, "a writer goes on for a moment before the power cut: the moment is the test"},
 	"nodeagent/disk/fault_test.go":     {1, "a writer goes on for a moment on the old volume alone"},
