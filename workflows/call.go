@@ -109,14 +109,14 @@ func node[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[
 
 func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Activity[In, Out], in In, l length, beside func(workflow.Context)) (Out, error) {
 	var zero Out
-	absent := 0
+	absent, heard := 0, false
 	for queue := op.set.NodeTimeout; ; queue = min(2*queue, max(maxQueued, op.set.NodeTimeout)) {
 		how := l
 		if l == brief && !op.lostAt.IsZero() {
 			how = queued
 		}
-		if op.turned { // what EC2 says of the node is to be looked at again soon
-			queue = op.set.NodeTimeout
+		if op.turned && !heard { // what EC2 says of the node is to be looked at again soon
+			queue, heard = op.set.NodeTimeout, true
 		}
 		if how != brief || op.signals.rehome != nil {
 			if err := op.interrupted(); err != nil {

@@ -1,6 +1,7 @@
 package replay_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +82,30 @@ func tellMore(story func(string, func(*testing.T, *bench, contract.DiskID))) {
 		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
 		require.Equal(t, nodeB, r.Node)
 		require.NoError(t, b.nodes.Verify(d, nodeB))
+	})
+
+	story("rehome cancelled, its new node silent", func(t *testing.T, b *bench, d contract.DiskID) {
+		b.create(d)
+		b.sim.AddFault(ec2sim.Fault{Action: "AttachVolume", DelayAfter: ec2sim.Duration(2 * time.Second)})
+		run := b.start(d, contract.RehomeWorkflow, contract.RehomeInput{Disk: d, Node: nodeB, Settings: quick})
+		require.Eventually(t, func() bool {
+			at := b.volumes(d)[contract.RoleActive][0].Attachment
+			return at != nil && at.InstanceID == nodeB
+		}, 20*time.Second, 20*time.Millisecond)
+		b.sim.ClearFaults()
+		b.down(nodeB)
+		defer b.up(nodeB)
+		b.waiting(d)
+		require.NoError(t, b.c.CancelWorkflow(t.Context(), run.GetID(), ""))
+		require.Eventually(t, func() bool {
+			return strings.Contains(b.shown(run).details, "stop it, and the disk goes back to "+nodeA)
+		}, 20*time.Second, 50*time.Millisecond)
+		require.NoError(t, b.sim.SetInstanceState(nodeB, ec2sim.StateStopped))
+		defer func() { require.NoError(t, b.sim.SetInstanceState(nodeB, ec2sim.StateRunning)) }()
+		r := b.end(run, "rehome-cancelled")
+		require.Equal(t, contract.Cancelled, r.Outcome, "%+v", r.Refusal)
+		require.Equal(t, nodeA, r.Node)
+		require.NoError(t, b.nodes.Verify(d, nodeA))
 	})
 
 	story("gp2, encrypted", func(t *testing.T, b *bench, d contract.DiskID) {
