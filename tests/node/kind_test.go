@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,7 +22,7 @@ func TestKind(t *testing.T) {
 	require.Equal(t, node.KindLoop, node.Kind())
 	require.Equal(t, node.KindLoop, node.SoloKind())
 	err := node.OwnKernel()
-	require.True(t, errors.Is(err, node.ErrUnavailable), "%v", err)
+	require.ErrorIs(t, err, node.ErrUnavailable)
 	require.ErrorContains(t, err, "NODE=loop")
 	require.ErrorContains(t, err, "leave NODE unset")
 
