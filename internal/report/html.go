@@ -148,11 +148,15 @@ func usd(f float64) string {
 
 // shortUSD is for an axis.
 func shortUSD(f float64) string {
+	sign := ""
+	if f < 0 {
+		sign = "−"
+	}
 	switch a := math.Abs(f); {
 	case a >= 1e6:
-		return fmt.Sprintf("$%.3gM", f/1e6)
+		return fmt.Sprintf("%s$%.3gM", sign, a/1e6)
 	case a >= 1e4:
-		return fmt.Sprintf("$%.3gk", f/1e3)
+		return fmt.Sprintf("%s$%.3gk", sign, a/1e3)
 	}
 	return usd(f)
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +44,7 @@ func TestHTMLIsOnePageOfItsOwn(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, sample().HTML(&b))
 	html := b.String()
-	require.NotRegexp(t, regexp.MustCompile(`(?i)<script|<link|<img|<iframe|@import|url\(|https?://|\son[a-z]+=`), html)
+	require.NotRegexp(t, `(?i)<script|<link|<img|<iframe|@import|url\(|https?://|\son[a-z]+=`, html)
 	require.NotContains(t, html, "ZgotmplZ")
 	require.NotContains(t, html, "NaN")
 	require.Contains(t, html, "A &lt;fleet&gt; &amp; more")

@@ -76,14 +76,25 @@ func (p *player) grow(d plan.Decision, now time.Time, i int) {
 	g.at = p.now + seconds(took)
 	v.OptimizingUntil = now.Add(took + p.ebs.optimize(d.VolumeGiB))
 	p.growth = g
-	if wait := patience(p.timeToFull()); took > wait {
-		// It is waited for so long; then another volume takes its place.
-		late := *g
-		p.late = &late
-		g.volume, g.fromGiB, g.newGiB = -1, 0, d.VolumeGiB-late.fromGiB
-		g.at = p.now + seconds(wait+p.ebs.create())
-	}
+	p.hurry()
 	p.checkOscillation(i)
+}
+
+// hurry appends another volume beside a modification that takes too long for how
+// soon the pool is full. It is called when a growth begins, and when the rate
+// changes while one is waited for: the agent asks again.
+func (p *player) hurry() {
+	g := p.growth
+	if g == nil || g.volume < 0 {
+		return
+	}
+	gives := max(g.began+seconds(patience(p.timeToFull())), p.now+senses)
+	if gives >= g.at {
+		return
+	}
+	p.late = append(p.late, *g)
+	g.volume, g.fromGiB, g.newGiB = -1, 0, g.newGiB-g.fromGiB
+	g.at = gives + seconds(p.ebs.create())
 }
 
 // timeToFull as usage goes on now, 0 when it does not rise. While a growth is waited
@@ -161,7 +172,7 @@ func (p *player) moved(m *move) {
 			ID: "vol-" + strconv.Itoa(p.made), GiB: m.d.VolumeGiB, Type: m.d.Type, IOPS: m.d.IOPS, ThroughputMiBs: m.d.ThroughputMiBs,
 		})
 	}
-	p.late = nil
+	p.late = p.late[:0]
 	p.facts.Striped = m.d.Stripes > 1
 	p.rebuilt()
 	if p.backingGiB < from {

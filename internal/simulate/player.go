@@ -49,7 +49,7 @@ type player struct {
 	since   int64   // when this rate began
 	stale   float64 // mapped in the pool, but not used: deleted since the last trim
 	growth  *growth
-	late    *growth // a modification that took too long; another volume is on its way
+	late    []growth // modifications that took too long; other volumes took their places
 	move    *move
 	retired []retired
 	made    int   // volumes ever, for their names
@@ -67,13 +67,12 @@ type player struct {
 
 // growth is a modification or a new volume on its way.
 type growth struct {
-	at       int64
-	d        plan.Decision
-	began    int64
-	volume   int // index; the new one: -1
-	newGiB   int64
-	fromGiB  int64
-	optimize time.Duration
+	at      int64
+	d       plan.Decision
+	began   int64
+	volume  int // index; the new one: -1
+	newGiB  int64
+	fromGiB int64
 }
 
 // move is a move on its way.
@@ -106,7 +105,7 @@ func newPlayer(o *Options) *player { return &player{o: o, tally: newTally()} }
 // play plays a whole disk.
 func (p *player) play(d *trace.Disk) {
 	first, last := d.Samples[0], d.Samples[len(d.Samples)-1]
-	*p = player{o: p.o, tally: p.tally, ops: p.ops[:0], records: p.records[:0], mods: p.mods[:0], retired: p.retired[:0], d: d}
+	*p = player{o: p.o, tally: p.tally, ops: p.ops[:0], records: p.records[:0], mods: p.mods[:0], retired: p.retired[:0], late: p.late[:0], d: d}
 	seed := uint64(draw(p.o.Seed, d.ID, "ebs") * (1 << 53))
 	p.ebs = ebs{rand.New(rand.NewPCG(p.o.Seed, seed)), p.o.Limits} //nolint:gosec // it is to be repeatable, not secret
 	p.tick = int64(p.o.Every / time.Hour)
@@ -188,6 +187,7 @@ func (p *player) line(a, b trace.Sample, i int) {
 		p.since = p.now
 	}
 	p.rate = rate
+	p.hurry()
 	p.hour.PeakIOPS, p.hour.PeakMiBs = max(p.hour.PeakIOPS, int32(b.IOPS)), max(p.hour.PeakMiBs, int32(b.MiBs))
 	for p.now < b.At {
 		next := min(b.At, (p.now/hour+1)*hour, p.nextEvent(), p.nextPressure())
@@ -206,10 +206,11 @@ func (p *player) line(a, b trace.Sample, i int) {
 // nextEvent is when something that is on its way arrives.
 func (p *player) nextEvent() int64 {
 	at := never
-	for _, g := range []*growth{p.growth, p.late} {
-		if g != nil {
-			at = min(at, g.at)
-		}
+	if p.growth != nil {
+		at = min(at, p.growth.at)
+	}
+	for _, g := range p.late {
+		at = min(at, g.at)
 	}
 	if p.move != nil {
 		at = min(at, p.move.at)
@@ -361,12 +362,15 @@ func (p *player) events() {
 		p.growth = nil
 		p.grown(g)
 	}
-	if g := p.late; g != nil && g.at <= p.now {
-		p.late = nil
+	p.late = slices.DeleteFunc(p.late, func(g growth) bool {
+		if g.at > p.now {
+			return false
+		}
 		p.facts.Volumes[g.volume].GiB += g.newGiB - g.fromGiB
 		p.overhead += (g.newGiB - g.fromGiB) * trace.GiB / 1000
 		p.resized()
-	}
+		return true
+	})
 	if m := p.move; m != nil && m.at <= p.now {
 		p.moved(m)
 	}

@@ -205,6 +205,22 @@ func TestAnyUsageKeepsEBSsRules(t *testing.T) {
 	})
 }
 
+// What docs/simulate.md says of a fleet holds, with some room, for a small one.
+func TestFleetIsFullAndQuiet(t *testing.T) {
+	f, err := trace.NewFleet(trace.Fleet{Shape: "ai-platform", Disks: 300, Days: 30, Seed: 2})
+	require.NoError(t, err)
+	o := options(t, f.Play)
+	o.Rollout, o.Every = 0, 0
+	res, err := Run(t.Context(), o)
+	require.NoError(t, err)
+	tot := res.Report.Totals
+	require.Greater(t, tot.UtilizationAfterWeek, .75)
+	require.Zero(t, tot.Oscillations, res.Oscillations)
+	require.LessOrEqual(t, tot.OutOfSpace, 2, res.Waits)
+	require.LessOrEqual(t, tot.Waits, tot.Grows/500)
+	require.Greater(t, res.Report.Money.Net, res.Report.Money.Without/3)
+}
+
 func TestBadOptions(t *testing.T) {
 	_, err := Run(t.Context(), Options{})
 	require.ErrorContains(t, err, "a source and a rule are required")

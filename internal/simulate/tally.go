@@ -33,7 +33,6 @@ type tally struct {
 	waitedSeconds, longest, waitsTotal      int64
 	maxMods                                 int
 	movedMiB                                int64
-	snapshotsNano                           int64
 	class, space                            *group // of the present disk
 	settled                                 int64  // when its first week is over
 	from, to                                int64  // of the present disk

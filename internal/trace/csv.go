@@ -57,7 +57,7 @@ func (c CSV) Play(ctx context.Context, workers int, each func(*Disk) error) erro
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // it is only read
+	defer f.Close()
 	r, err := NewReader(c.Name, f, c.MaxGap)
 	if err != nil {
 		return err

@@ -185,7 +185,7 @@ func (f *Fleet) Disk(i int) *Disk {
 		d.Volume.IOPS, d.Volume.ThroughputMiBs = 3000, 250
 	case b.class == classDatabase && r.Float64() < .3:
 		d.Volume.IOPS, d.Volume.ThroughputMiBs = []int32{6000, 9000, 12000}[r.IntN(3)], 250
-	case b.class == classDatabase && r.Float64() < .3, b.class == classNotebook && r.Float64() < .15:
+	case b.class == classDatabase && r.Float64() < .3, b.class == classNotebook && r.Float64() < .15: //nolint:gocritic // a draw of its own
 		d.Volume.Type, d.StorageClass = "gp2", "gp2" // from before gp3
 	}
 	if m := d.Volume.ThroughputMiBs; m > 125 {
