@@ -66,6 +66,15 @@ func Inspect(ctx workflow.Context, in contract.InspectInput) (contract.InspectRe
 			measureInto(ctx, &result.Disks[i])
 		})
 	}
+	if in.History { // of one disk, so there is at most one report
+		for i := range result.Disks {
+			done.Add(1)
+			workflow.Go(ctx, func(ctx workflow.Context) {
+				defer done.Done()
+				historyInto(ctx, &result.Disks[i], in.Since)
+			})
+		}
+	}
 	done.Wait(ctx)
 	return result, ctx.Err()
 }
@@ -121,6 +130,22 @@ func measureInto(ctx workflow.Context, report *contract.DiskReport) {
 		return
 	}
 	report.Measurement = &m
+}
+
+// historyInto asks the disk's node what the disk remembers, and notes why not
+// when that fails.
+func historyInto(ctx workflow.Context, report *contract.DiskReport, since time.Time) {
+	node := report.Facts.Node()
+	if node == "" {
+		report.Unread = "not attached to a node"
+		return
+	}
+	h, err := contract.ReadHistory.Execute(askNode(ctx, node), contract.ReadHistoryInput{Disk: report.Facts.Disk, Since: since})
+	if err != nil {
+		report.Unread = nodeRefusal(node, err).Message
+		return
+	}
+	report.History = h.Hours
 }
 
 // Preflight asks a node's agent what its kernel offers.

@@ -41,6 +41,9 @@ func inspectEnv(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	contract.MeasureDisk.Register(env, func(_ context.Context, in contract.MeasureDiskInput) (contract.Measurement, error) {
 		return contract.Measurement{Disk: in.Disk, SizeBytes: contract.GiB}, nil
 	})
+	contract.ReadHistory.Register(env, func(_ context.Context, in contract.ReadHistoryInput) (contract.ReadHistoryResult, error) {
+		return contract.ReadHistoryResult{Hours: []contract.HistoryHour{{Hour: in.Since, UsedMaxBytes: contract.GiB}}}, nil
+	})
 	contract.Preflight.Register(env, func(context.Context, contract.PreflightInput) (contract.PreflightResult, error) {
 		return contract.PreflightResult{Node: inspectNodeA, OK: true}, nil
 	})
@@ -87,6 +90,37 @@ func TestInspectOneDisk(t *testing.T) {
 	require.Len(t, out.Disks, 1)
 	require.Equal(t, "a", out.Disks[0].Facts.Volumes[0].Tags["team"])
 	require.Equal(t, contract.GiB, out.Disks[0].Measurement.SizeBytes)
+}
+
+func TestInspectHistory(t *testing.T) {
+	since := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	in := contract.InspectInput{Disk: inspectDiskA, History: true, Since: since}
+	out := inspectResult(t, inspectEnv(t), in)
+	require.Len(t, out.Disks, 1)
+	require.NotNil(t, out.Disks[0].Measurement)
+	require.Equal(t, []contract.HistoryHour{{Hour: since, UsedMaxBytes: contract.GiB}}, out.Disks[0].History)
+
+	// Nobody is asked who was not to be.
+	env := inspectEnv(t)
+	env.OnActivity(string(contract.ReadHistory), mock.Anything, mock.Anything).Never()
+	out = inspectResult(t, env, contract.InspectInput{Disk: inspectDiskA})
+	require.Nil(t, out.Disks[0].History)
+	require.Empty(t, out.Disks[0].Unread)
+
+	// An agent that does not answer is not a history without hours.
+	env = inspectEnv(t)
+	env.OnActivity(string(contract.ReadHistory), mock.Anything, mock.Anything).
+		Return(contract.ReadHistoryResult{}, temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil))
+	out = inspectResult(t, env, in)
+	require.Contains(t, out.Disks[0].Unread, "no agent answers on node "+inspectNodeA)
+
+	env = inspectEnv(t)
+	env.OnActivity(string(contract.DescribeDisk), mock.Anything, mock.Anything).Return(inspectFacts(inspectDiskA, ""), nil)
+	out = inspectResult(t, env, in)
+	require.Equal(t, "not attached to a node", out.Disks[0].Unread)
+
+	out = inspectResult(t, inspectEnv(t), contract.InspectInput{History: true})
+	require.Equal(t, contract.BadInput, out.Refusal.Code)
 }
 
 func TestInspectFactsOnlyAsksNoNode(t *testing.T) {

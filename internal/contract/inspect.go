@@ -1,6 +1,9 @@
 package contract
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Read-only workflows. They hold no disk's lock, change nothing and may run at
 // any time, several at once.
@@ -18,6 +21,9 @@ type InspectInput struct {
 	Disk      DiskID `json:"disk,omitempty"`
 	Node      string `json:"node,omitempty"`      // only the disks attached to this instance
 	FactsOnly bool   `json:"factsOnly,omitempty"` // EC2's view alone: no node is asked
+	// History asks for the usage history as well, of the one disk named by Disk.
+	History bool      `json:"history,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // of the history; zero: all there is
 }
 
 // Validate refuses what cannot be looked up.
@@ -28,6 +34,12 @@ func (in InspectInput) Validate() error {
 	}
 	if in.Node != "" {
 		errs = append(errs, ValidateInstanceID(in.Node))
+	}
+	if in.History && in.Disk == "" {
+		errs = append(errs, errors.New("history: want one disk"))
+	}
+	if in.History && in.FactsOnly {
+		errs = append(errs, errors.New("history: only the disk's node knows it"))
 	}
 	return errors.Join(errs...)
 }
@@ -45,6 +57,10 @@ type DiskReport struct {
 	Facts       DiskFacts    `json:"facts"`
 	Measurement *Measurement `json:"measurement,omitempty"`
 	Unmeasured  string       `json:"unmeasured,omitempty"` // why there is no Measurement
+	// History is there when it was asked for and the node answered; a disk that
+	// is new has none.
+	History []HistoryHour `json:"history,omitempty"`
+	Unread  string        `json:"unread,omitempty"` // why the History asked for is not known
 }
 
 // PreflightNodeInput names the node to ask.

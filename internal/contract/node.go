@@ -19,6 +19,9 @@ const (
 	DisassembleDisk Activity[DisassembleDiskInput, struct{}] = "DisassembleDisk"
 	// MeasureDisk reads what is used, from the kernel.
 	MeasureDisk Activity[MeasureDiskInput, Measurement] = "MeasureDisk"
+	// ReadHistory reads the hourly usage a disk carries on its volumes. It
+	// changes nothing.
+	ReadHistory Activity[ReadHistoryInput, ReadHistoryResult] = "ReadHistory"
 	// TrimDisk gives free filesystem blocks back to the pool (FITRIM).
 	TrimDisk Activity[TrimDiskInput, TrimDiskResult] = "TrimDisk"
 	// GrowBacking waits until a member volume shows at least Bytes and extends

@@ -69,6 +69,15 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 			return d.Measure(ctx, in.Disk)
 		}),
 	}.register(r, a)
+	handler[contract.ReadHistoryInput, contract.ReadHistoryResult]{
+		activity: contract.ReadHistory,
+		check:    func(in contract.ReadHistoryInput) error { return in.Disk.Validate() },
+		about:    func(in contract.ReadHistoryInput) subject { return subject{disk: in.Disk} },
+		do: short(func(ctx context.Context, in contract.ReadHistoryInput) (contract.ReadHistoryResult, error) {
+			records, err := d.History(ctx, in.Disk)
+			return contract.ReadHistoryResult{Hours: hoursSince(records, in.Since)}, err
+		}),
+	}.register(r, a)
 	handler[contract.TrimDiskInput, contract.TrimDiskResult]{
 		activity: contract.TrimDisk,
 		check:    func(in contract.TrimDiskInput) error { return in.Disk.Validate() },

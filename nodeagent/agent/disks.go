@@ -5,6 +5,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/disk"
+	"github.com/ebb-storage/ebb/nodeagent/format"
 )
 
 // Disks is everything the agent does to the disks of its node. Every method is
@@ -15,6 +16,8 @@ type Disks interface {
 	Assemble(ctx context.Context, in contract.AssembleDiskInput) (contract.Measurement, error)
 	Disassemble(ctx context.Context, id contract.DiskID) error
 	Measure(ctx context.Context, id contract.DiskID) (contract.Measurement, error)
+	// History is the disk's hourly usage, oldest first.
+	History(ctx context.Context, id contract.DiskID) ([]format.Usage, error)
 	Trim(ctx context.Context, id contract.DiskID) (contract.TrimDiskResult, error)
 	GrowBacking(ctx context.Context, in contract.GrowBackingInput) (contract.Measurement, error)
 	Append(ctx context.Context, in contract.AppendVolumeInput) (contract.Measurement, error)

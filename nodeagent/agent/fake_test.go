@@ -9,6 +9,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/disk"
+	"github.com/ebb-storage/ebb/nodeagent/format"
 )
 
 const (
@@ -114,6 +115,11 @@ func (f *fakeDisks) Disassemble(ctx context.Context, id contract.DiskID) error {
 
 func (f *fakeDisks) Measure(ctx context.Context, id contract.DiskID) (contract.Measurement, error) {
 	return f.act(ctx, "Measure", id, id)
+}
+
+func (f *fakeDisks) History(ctx context.Context, id contract.DiskID) ([]format.Usage, error) {
+	m, err := f.act(ctx, "History", id, id)
+	return []format.Usage{{Hour: 500_000, UsedMax: uint64(m.PoolUsedBytes)}}, err
 }
 
 func (f *fakeDisks) Trim(ctx context.Context, id contract.DiskID) (contract.TrimDiskResult, error) {

@@ -105,6 +105,9 @@ func everyActivity(t *testing.T, c client.Client, d *fakeDisks) {
 	m, err = do(t, c, contract.MeasureDisk, contract.MeasureDiskInput{Disk: testDisk})
 	require.NoError(t, err)
 	require.Equal(t, contract.GiB, m.PoolUsedBytes)
+	past, err := do(t, c, contract.ReadHistory, contract.ReadHistoryInput{Disk: testDisk})
+	require.NoError(t, err)
+	require.Equal(t, []contract.HistoryHour{{Hour: time.Unix(500_000*3600, 0).UTC(), UsedMaxBytes: contract.GiB}}, past.Hours)
 	trim, err := do(t, c, contract.TrimDisk, contract.TrimDiskInput{Disk: testDisk})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, trim.TrimmedBytes)
@@ -143,7 +146,7 @@ func everyActivity(t *testing.T, c client.Client, d *fakeDisks) {
 	defer d.mu.Unlock()
 	require.Equal(t, contract.ThrottleMoveInput{Disk: testDisk, Move: "m-1", MiBs: 50}, d.inputs["Throttle"])
 	for _, name := range []string{
-		"Format", "Assemble", "Measure", "Trim", "GrowBacking", "Append", "Expand", "PrepareMove", "Throttle",
+		"Format", "Assemble", "Measure", "History", "Trim", "GrowBacking", "Append", "Expand", "PrepareMove", "Throttle",
 		"Evacuate", "VerifyMove", "CommitMove", "RetireBacking", "AbortMove", "Disassemble",
 	} {
 		require.Contains(t, d.calls, name)

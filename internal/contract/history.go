@@ -1,0 +1,34 @@
+package contract
+
+import "time"
+
+// HistoryHours is the most hours a disk remembers: 170 days. That many
+// HistoryHour fit one payload.
+const HistoryHours = 4096
+
+// ReadHistoryInput names a disk and from when on to read.
+type ReadHistoryInput struct {
+	Disk DiskID `json:"disk"`
+	// Since leaves out the hours that were over by then; zero: all there is.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// ReadHistoryResult is what a disk remembers.
+type ReadHistoryResult struct {
+	// Hours are in order, the oldest first. Hours in which the disk was not
+	// measured are not among them; the last one may still be going on, and lags
+	// by up to ten minutes.
+	Hours []HistoryHour `json:"hours"`
+}
+
+// HistoryHour is one hour of a disk's usage, as its volumes carry it.
+type HistoryHour struct {
+	Hour           time.Time `json:"hour"`           // when it began, UTC
+	UsedMinBytes   int64     `json:"usedMinBytes"`   // the least and
+	UsedMaxBytes   int64     `json:"usedMaxBytes"`   // the most that was used of the pool
+	WrittenBytes   int64     `json:"writtenBytes"`   // to the disk
+	PeakIOPS       int32     `json:"peakIops"`       // the highest mean over one measuring interval
+	PeakMiBs       int32     `json:"peakMibs"`       // likewise, reads and writes together
+	BackingBytes   int64     `json:"backingBytes"`   // sum of the volumes, at the hour's end
+	FSUsedMaxBytes int64     `json:"fsUsedMaxBytes"` // the most the filesystem counted; 0: not known
+}
