@@ -52,7 +52,7 @@ func (p *player) past() []plan.Record {
 	if p.o.whole {
 		return p.records
 	}
-	n := int(max(p.rule.LookBack, p.rule.ShrinkQuiet, 14*24*time.Hour)/time.Hour) + 25
+	n := int(max(p.rule.LookBack, p.rule.ShrinkQuiet, 24*time.Hour)/time.Hour) + 25
 	return p.records[max(len(p.records)-n, 0):]
 }
 
