@@ -219,6 +219,13 @@ func TestAgentOnANode(t *testing.T) {
 	m = do(b, contract.MeasureDisk, contract.MeasureDiskInput{Disk: diskID})
 	require.Equal(t, mountPath, m.MountPath)
 	require.Equal(t, sum, nodetest.Shell(t, b.node, "sha256sum "+mountPath+"/data"))
+
+	// What it remembers of itself is on its volumes.
+	past := do(b, contract.ReadHistory, contract.ReadHistoryInput{Disk: diskID, Since: m.At.Add(-time.Hour)})
+	require.NotEmpty(t, past.Hours)
+	last := past.Hours[len(past.Hours)-1]
+	require.GreaterOrEqual(t, last.UsedMaxBytes, m.PoolUsedBytes)
+	require.EqualValues(t, 3<<30, last.BackingBytes)
 }
 
 // footprint is the agent's resident memory in MiB and its share of a core, in
