@@ -84,7 +84,7 @@ func run(ctx context.Context, o options, out, talk io.Writer) (err error) {
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
-	n, err := node.New(node.Options{ID: "i-0123456789abcdef0", Dir: o.dir, MemoryMiB: nodeMiB})
+	n, err := node.New(node.Options{ID: "i-0123456789abcdef0", Dir: o.dir, Kind: node.KindUML, MemoryMiB: nodeMiB})
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ import (
 
 // TestChaos plays the scenarios, in several lanes at the same time.
 func TestChaos(t *testing.T) {
-	if err := node.Available(node.Kind()); err != nil {
+	if err := node.OwnKernel(); err != nil {
 		t.Skip(err)
 	}
 	if testing.Short() {
