@@ -90,9 +90,6 @@ func Connect(ctx context.Context, s Settings) (*Client, error) {
 // Close ends the connection.
 func (c *Client) Close() { c.temporal.Close() }
 
-// Namespace is the namespace the client works in.
-func (c *Client) Namespace() string { return c.namespace }
-
 // HasWorker says whether a worker has lately asked the control queue for work.
 // It is a hint for messages only.
 func (c *Client) HasWorker(ctx context.Context) (bool, error) {
