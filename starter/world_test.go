@@ -91,6 +91,21 @@ func (w *world) registerNode(r worker.Registry) {
 			Filesystem: contract.XFS, MountPath: "/data",
 		}, nil
 	})
+	contract.ReadHistory.Register(r, func(_ context.Context, in contract.ReadHistoryInput) (contract.ReadHistoryResult, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		now, out := time.Now().UTC().Truncate(time.Hour), contract.ReadHistoryResult{}
+		for ago := 48 * time.Hour; ago >= 0; ago -= time.Hour {
+			h := contract.HistoryHour{
+				Hour: now.Add(-ago), UsedMinBytes: contract.GiB / 2, UsedMaxBytes: contract.GiB, WrittenBytes: 1 << 20,
+				PeakIOPS: 900, PeakMiBs: 60, BackingBytes: 4 * contract.GiB,
+			}
+			if h.Hour.Add(time.Hour).After(in.Since) && w.sizes[in.Disk] > 0 {
+				out.Hours = append(out.Hours, h)
+			}
+		}
+		return out, nil
+	})
 	contract.Preflight.Register(r, func(context.Context, contract.PreflightInput) (contract.PreflightResult, error) {
 		return contract.PreflightResult{Node: nodeA, Kernel: "6.1.0", OK: false, Checks: []contract.Check{
 			{Name: "dm-thin", OK: true, Detail: "thin-pool 1.22"},

@@ -2,6 +2,8 @@ package plan
 
 import (
 	"time"
+
+	"github.com/ebb-storage/ebb/internal/contract"
 )
 
 // Record is one hour of a disk's usage, as its volumes carry it (the history
@@ -15,6 +17,18 @@ type Record struct {
 	PeakMiBs     int32
 	BackingBytes int64 // 0: not known
 	FSUsedMax    int64 // bytes, as the filesystem counts; 0: not known
+}
+
+// RecordsOf takes a disk's hours, as its node reports them, for planning.
+func RecordsOf(hours []contract.HistoryHour) []Record {
+	records := make([]Record, 0, len(hours))
+	for _, h := range hours {
+		records = append(records, Record{
+			Hour: h.Hour.Unix() / 3600, UsedMin: h.UsedMinBytes, UsedMax: h.UsedMaxBytes, Written: h.WrittenBytes,
+			PeakIOPS: h.PeakIOPS, PeakMiBs: h.PeakMiBs, BackingBytes: h.BackingBytes, FSUsedMax: h.FSUsedMaxBytes,
+		})
+	}
+	return records
 }
 
 // History is what planning needs of a disk's past.

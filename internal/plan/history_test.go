@@ -7,8 +7,18 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/plan"
 )
+
+func TestRecordsOf(t *testing.T) {
+	require.Empty(t, plan.RecordsOf(nil))
+	require.Equal(t, []plan.Record{{
+		Hour: 500_000, UsedMin: 1, UsedMax: 2, Written: 3, PeakIOPS: 4, PeakMiBs: 5, BackingBytes: 6, FSUsedMax: 7,
+	}}, plan.RecordsOf([]contract.HistoryHour{{
+		Hour: time.Unix(500_000*3600, 0).UTC(), UsedMinBytes: 1, UsedMaxBytes: 2, WrittenBytes: 3, PeakIOPS: 4, PeakMiBs: 5, BackingBytes: 6, FSUsedMaxBytes: 7,
+	}}))
+}
 
 func TestSummarize(t *testing.T) {
 	h0 := now.Unix() / 3600

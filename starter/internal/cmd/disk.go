@@ -9,6 +9,6 @@ func (a *app) newDisk() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.newDiskCreate(), a.newDiskList(), a.newDiskShow(), a.newDiskMove(), a.newDiskDelete())
+	c.AddCommand(a.newDiskCreate(), a.newDiskList(), a.newDiskShow(), a.newDiskHistory(), a.newDiskMove(), a.newDiskDelete())
 	return c
 }
