@@ -74,10 +74,10 @@ func TestNodeCommitOfFullMove(t *testing.T) {
 		}
 		return nil
 	}
+	var commitErr error
 	go func() {
 		defer close(committed)
-		_, err := b.CommitMove(t.Context(), in)
-		require.NoError(t, err)
+		_, commitErr = b.CommitMove(t.Context(), in)
 	}()
 	<-swapping
 	require.Eventually(t, func() bool {
@@ -96,6 +96,7 @@ func TestNodeCommitOfFullMove(t *testing.T) {
 		require.NoError(t, err)
 	})
 	within(t, 30*time.Second, "the commit", func() { <-committed })
+	require.NoError(t, commitErr)
 	within(t, time.Minute, "the writer", func() { <-done })
 	_, err := b.RetireBacking(t.Context(), in)
 	require.NoError(t, err)
