@@ -145,7 +145,7 @@ func historyInto(ctx workflow.Context, report *contract.DiskReport, since time.T
 		report.Unread = nodeRefusal(node, err).Message
 		return
 	}
-	report.History = h.Hours
+	report.History = &h
 }
 
 // Preflight asks a node's agent what its kernel offers.

@@ -98,7 +98,7 @@ func TestInspectHistory(t *testing.T) {
 	out := inspectResult(t, inspectEnv(t), in)
 	require.Len(t, out.Disks, 1)
 	require.NotNil(t, out.Disks[0].Measurement)
-	require.Equal(t, []contract.HistoryHour{{Hour: since, UsedMaxBytes: contract.GiB}}, out.Disks[0].History)
+	require.Equal(t, []contract.HistoryHour{{Hour: since, UsedMaxBytes: contract.GiB}}, out.Disks[0].History.Hours)
 
 	// Nobody is asked who was not to be.
 	env := inspectEnv(t)

@@ -21,7 +21,7 @@ func TestHistoryFitsAPayload(t *testing.T) {
 	for range contract.HistoryHours {
 		all.Hours = append(all.Hours, largest)
 	}
-	b, err := json.Marshal(contract.InspectResult{Disks: []contract.DiskReport{{History: all.Hours}}})
+	b, err := json.Marshal(contract.InspectResult{Disks: []contract.DiskReport{{History: &all}}})
 	require.NoError(t, err)
 	require.Less(t, len(b), 5<<20/4, "with room for the disk's facts")
 }

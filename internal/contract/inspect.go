@@ -57,10 +57,10 @@ type DiskReport struct {
 	Facts       DiskFacts    `json:"facts"`
 	Measurement *Measurement `json:"measurement,omitempty"`
 	Unmeasured  string       `json:"unmeasured,omitempty"` // why there is no Measurement
-	// History is there when it was asked for and the node answered; a disk that
-	// is new has none.
-	History []HistoryHour `json:"history,omitempty"`
-	Unread  string        `json:"unread,omitempty"` // why the History asked for is not known
+	// History is there when it was asked for and the node answered; that of a new
+	// disk has no hours.
+	History *ReadHistoryResult `json:"history,omitempty"`
+	Unread  string             `json:"unread,omitempty"` // why the History asked for is not known
 }
 
 // PreflightNodeInput names the node to ask.

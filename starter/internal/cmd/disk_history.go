@@ -62,16 +62,25 @@ func (a *app) runDiskHistory(ctx context.Context, ref string, o diskHistoryOptio
 			return exit.New(exit.NotFound, "no disk %s", ref)
 		}
 		r := reports[0]
-		if r.Unread != "" {
-			return exit.New(exit.Failed, "the history of %s cannot be read: %s", d, r.Unread).WithNext("ebb disk show %s", d.Ref())
+		if r.History == nil {
+			return exit.New(exit.Failed, "the history of %s cannot be read: %s", d, unread(r)).WithNext("ebb disk show %s", d.Ref())
 		}
-		view := diskHistory{Disk: d.ID, Name: r.Facts.Name, Since: since, Hours: r.History}
+		view := diskHistory{Disk: d.ID, Name: r.Facts.Name, Since: since, Hours: r.History.Hours}
 		if len(view.Hours) == 0 {
 			view.Hours = []contract.HistoryHour{}
 			a.streams.Say("no history since %s", since.Format(time.DateTime))
 		}
 		return a.output.Print(a.streams.Out, view, func(w io.Writer) error { return historyTable(w, view.Hours) })
 	})
+}
+
+// unread says why a report lacks the history that was asked for; a worker of an
+// earlier version does not know the question.
+func unread(r contract.DiskReport) string {
+	if r.History == nil && r.Unread == "" {
+		return "the control worker does not know how; its version is older"
+	}
+	return r.Unread
 }
 
 func historyTable(w io.Writer, hours []contract.HistoryHour) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/price"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
+	"github.com/ebb-storage/ebb/starter/internal/size"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
 
@@ -30,6 +31,10 @@ type explanation struct {
 	Name     string          `json:"name,omitempty"`
 	Rule     string          `json:"rule"`
 	Settings []policy.Source `json:"settings"`
+	// History is what the disk remembers, as the rule looks at it; nil when it
+	// was not read, and then the plan goes by present usage alone.
+	History *plan.History `json:"history,omitempty"`
+	Unread  string        `json:"unread,omitempty"` // why a disk's history was not read
 	// Plan is what the planner would do now; nil when the disk was not measured.
 	Plan       *explainedPlan `json:"plan,omitempty"`
 	Unmeasured string         `json:"unmeasured,omitempty"`
@@ -57,13 +62,13 @@ func (a *app) newPolicyExplain() *cobra.Command {
 		Long: `Show which rule of a policy holds for a disk, every setting with the line it comes
 from, and what the planner would do now.
 
-The disk's usage history stays on its volumes and is not asked for: a shrink is
-shown as it would be by present usage alone, and what the look-back window holds
-back is left out.
+The disk's node is asked for its usage history, which the look-back window needs.
+When it does not answer, a shrink is shown as it would be by present usage alone,
+and what the window holds back is left out.
 
 Instead of a DISK, --facts reads a description from a file (YAML or JSON), for
 disks that do not exist yet: namespace, claim, labels, storageClass, ... as in
-the policy's selectors, sizeBytes, usedBytes, volumes.`,
+the policy's selectors, sizeBytes, usedBytes, volumes. It has no history.`,
 		Example: "  ebb policy explain data-1 --policy policy.yaml\n  ebb policy explain --policy policy.yaml --facts disk.yaml",
 		Args: func(c *cobra.Command, args []string) error {
 			if (len(args) == 1) == (o.facts != "") || len(args) > 1 {
@@ -86,7 +91,7 @@ func (a *app) runPolicyExplain(ctx context.Context, args []string, o policyExpla
 	if err != nil {
 		return policyError(o.policy, err)
 	}
-	f, unmeasured, err := a.factsFor(ctx, args, o)
+	about, err := a.subjectFor(ctx, args, o)
 	if err != nil {
 		return err
 	}
@@ -94,54 +99,68 @@ func (a *app) runPolicyExplain(ctx context.Context, args []string, o policyExpla
 	if !ok {
 		a.streams.Say("no prices for region %s: counting with those of %s", o.region, prices.Region)
 	}
-	out := explain(time.Now(), p, f, unmeasured, prices)
+	out := explain(time.Now(), p, about, prices)
 	return a.output.Print(a.streams.Out, out, func(w io.Writer) error { return explainTable(w, out) })
 }
 
-// factsFor reads a disk's facts from Temporal, or from a file; unmeasured says why its
-// usage is not known.
-func (a *app) factsFor(ctx context.Context, args []string, o policyExplainOptions) (f plan.Facts, unmeasured string, err error) {
+// subject is what is known of the disk to explain.
+type subject struct {
+	facts      plan.Facts
+	unmeasured string                      // why its usage is not known
+	history    *contract.ReadHistoryResult // nil: not read
+	unread     string                      // why not, of a disk that should have one
+}
+
+// subjectFor asks Temporal about a disk, or reads a description of one.
+func (a *app) subjectFor(ctx context.Context, args []string, o policyExplainOptions) (s subject, err error) {
 	if o.facts != "" {
 		data, err := a.readFile(o.facts)
 		if err != nil {
-			return f, "", err
+			return s, err
 		}
-		if err := yaml.UnmarshalStrict(data, &f); err != nil {
-			return f, "", exit.New(exit.Usage, "%s", o.facts).Because(err)
+		if err := yaml.UnmarshalStrict(data, &s.facts); err != nil {
+			return s, exit.New(exit.Usage, "%s", o.facts).Because(err)
 		}
-		if f.SizeBytes == 0 {
-			unmeasured = "the description has no sizes"
+		if s.facts.SizeBytes == 0 {
+			s.unmeasured = "the description has no sizes"
 		}
-		return f, unmeasured, nil
+		return s, nil
 	}
 	err = a.withClient(ctx, func(c *control.Client) error {
 		d, err := c.Resolve(ctx, args[0])
 		if err != nil {
 			return err
 		}
-		reports, err := c.Inspect(ctx, contract.InspectInput{Disk: d.ID})
+		reports, err := c.Inspect(ctx, contract.InspectInput{Disk: d.ID, History: true})
 		if err != nil {
 			return err
 		}
 		if len(reports) == 0 {
 			return exit.New(exit.NotFound, "no disk %s", args[0])
 		}
-		f, unmeasured = plan.FactsOf(reports[0]), reports[0].Unmeasured
-		if reports[0].Measurement == nil && unmeasured == "" {
-			unmeasured = "its node did not answer"
+		r := reports[0]
+		s = subject{facts: plan.FactsOf(r), unmeasured: r.Unmeasured, history: r.History, unread: unread(r)}
+		if r.Measurement == nil && s.unmeasured == "" {
+			s.unmeasured = "its node did not answer"
 		}
 		return nil
 	})
-	return f, unmeasured, err
+	return s, err
 }
 
-func explain(now time.Time, p *policy.Policy, f plan.Facts, unmeasured string, prices price.Table) explanation {
+func explain(now time.Time, p *policy.Policy, s subject, prices price.Table) explanation {
+	f := s.facts
 	r, name := p.For(f)
-	out := explanation{Disk: f.Disk, Name: f.Name, Rule: name, Settings: p.Explain(f), Unmeasured: unmeasured}
-	if unmeasured != "" {
+	out := explanation{Disk: f.Disk, Name: f.Name, Rule: name, Settings: p.Explain(f), Unmeasured: s.unmeasured, Unread: s.unread}
+	past := plan.History{Known: r.LookBack} // nothing known, nothing held back
+	if s.history != nil {
+		past = plan.Summarize(now, plan.RecordsOf(s.history.Hours), r.LookBack)
+		out.History = &past
+	}
+	if s.unmeasured != "" {
 		return out
 	}
-	d := plan.Decide(now, f, plan.History{Known: r.LookBack}, r, plan.DefaultLimits(), prices)
+	d := plan.Decide(now, f, past, r, plan.DefaultLimits(), prices)
 	out.Plan = &explainedPlan{
 		Action: d.Action, Wanted: d.Wanted, Why: d.Why, NotBefore: d.NotBefore, FromGiB: d.FromGiB, ToGiB: d.GiB, Urgent: d.Urgent,
 		SavingUSDMonth: d.SavingUSDMonth, CostUSD: d.CostUSD, Reasons: d.Reasons,
@@ -151,6 +170,14 @@ func explain(now time.Time, p *policy.Policy, f plan.Facts, unmeasured string, p
 
 func explainTable(w io.Writer, e explanation) error {
 	fields := []ui.Field{{Name: "disk", Value: string(e.Disk)}, {Name: "name", Value: e.Name}, {Name: "rule", Value: e.Rule}, {Name: "not measured", Value: e.Unmeasured}}
+	switch {
+	case e.History != nil && e.History.Known == 0:
+		fields = append(fields, ui.Field{Name: "history", Value: "nothing on record yet"})
+	case e.History != nil:
+		fields = append(fields, ui.Field{Name: "history", Value: fmt.Sprintf("%s on record; at most %s needed in the look-back window", roughly(e.History.Known), size.Bytes(e.History.PeakUsedBytes))})
+	case e.Unmeasured == "":
+		fields = append(fields, ui.Field{Name: "history not read", Value: e.Unread})
+	}
 	if p := e.Plan; p != nil {
 		fields = append(fields, ui.Field{Name: "plan", Value: p.headline()})
 		for _, r := range p.Reasons {
@@ -172,6 +199,14 @@ func explainTable(w io.Writer, e explanation) error {
 		rows = append(rows, []string{s.Field, orDash(s.Value), s.From, line})
 	}
 	return ui.Table(w, []string{"SETTING", "VALUE", "FROM", ">LINE"}, rows)
+}
+
+// roughly says a time in whole days, or in whole hours when it is short.
+func roughly(d time.Duration) string {
+	if d < 48*time.Hour {
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
 func (p explainedPlan) headline() string {
