@@ -209,7 +209,11 @@ func (m *Manager) commit(ctx context.Context, in contract.MoveInput, h *handle, 
 	a, n := v.active, v.incoming
 	// The disk's past moves with it.
 	m.flushHistory(ctx, h)
-	if records := m.history(ctx, a); len(records) > 0 {
+	records, err := m.history(ctx, a)
+	if err != nil { // the past is worth less than the move
+		m.Logger.Warn("the disk's usage history is lost", "disk", in.Disk, "error", err)
+	}
+	if len(records) > 0 {
 		if err := m.writeHistory(ctx, n.vols[0], records); err != nil {
 			return err
 		}

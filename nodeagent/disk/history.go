@@ -36,7 +36,11 @@ func (m *Manager) remember(ctx context.Context, h *handle, now contract.Measurem
 	if u.Hour != hour {
 		m.flushHistory(ctx, h)
 		h.hour.usage = format.Usage{Hour: hour, UsedMin: uint64(now.PoolUsedBytes)}
-		for _, old := range m.history(ctx, h.view.active) {
+		records, err := m.history(ctx, h.view.active)
+		if err != nil {
+			m.Logger.Warn("read usage history", "disk", now.Disk, "error", err)
+		}
+		for _, old := range records {
 			if old.Hour == hour { // this hour goes on after a restart or a move
 				h.hour.usage = old
 			}
@@ -91,18 +95,18 @@ func (m *Manager) writeHistory(ctx context.Context, id string, records []format.
 	return writeDurably(dev, buf, format.HistoryOffset)
 }
 
-// history reads a backing's ring, oldest first; empty when it cannot be read.
-func (m *Manager) history(ctx context.Context, b *backing) []format.Usage {
+// history reads a backing's ring, oldest first.
+func (m *Manager) history(ctx context.Context, b *backing) ([]format.Usage, error) {
 	dev, err := m.Locator.Open(ctx, b.vols[0])
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer dev.Close()
 	buf := volume.AlignedBuffer(format.HistoryBytes)
 	if _, err := dev.ReadAt(buf, format.HistoryOffset); err != nil {
-		return nil
+		return nil, fmt.Errorf("read history of volume %s: %w", b.vols[0], err)
 	}
-	return format.ParseHistory(buf)
+	return format.ParseHistory(buf), nil
 }
 
 // History is the disk's hourly usage, oldest first, for at least 90 days once it
@@ -114,7 +118,7 @@ func (m *Manager) History(ctx context.Context, d contract.DiskID) ([]format.Usag
 	if err != nil || v.active == nil {
 		return nil, err
 	}
-	return m.history(ctx, v.active), nil
+	return m.history(ctx, v.active)
 }
 
 // ioCounters reads a device's counters: completed I/Os, bytes read, bytes
