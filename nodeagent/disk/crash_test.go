@@ -46,21 +46,16 @@ func (b *bench) finish(in contract.MoveInput, volume string) {
 
 // dieAt runs a move until the agent dies at a step.
 func (b *bench) dieAt(step string, in contract.MoveInput, volume string) {
-	b.step = func(s string) error {
-		if s == step {
-			return errDead
+	b.die(step, func() error {
+		_, err := b.PrepareMove(b.t.Context(), contract.PrepareMoveInput{Disk: b.disk, Move: in.Move, Generation: b.generation() + 1, Volumes: []string{volume}})
+		if err == nil {
+			_, err = b.Evacuate(b.t.Context(), in, silent)
 		}
-		return nil
-	}
-	defer func() { b.step = nil }()
-	_, err := b.PrepareMove(b.t.Context(), contract.PrepareMoveInput{Disk: b.disk, Move: in.Move, Generation: b.generation() + 1, Volumes: []string{volume}})
-	if err == nil {
-		_, err = b.Evacuate(b.t.Context(), in, silent)
-	}
-	if err == nil {
-		_, err = b.CommitMove(b.t.Context(), in)
-	}
-	require.ErrorIs(b.t, err, errDead, "no step %s", step)
+		if err == nil {
+			_, err = b.CommitMove(b.t.Context(), in)
+		}
+		return err
+	})
 }
 
 func (b *bench) generation() uint64 {
@@ -83,10 +78,7 @@ func TestNodeAgentDies(t *testing.T) {
 				in := contract.MoveInput{Disk: b.disk, Move: "m-" + step}
 				vol := b.volume(gib)
 				b.dieAt(step, in, vol)
-				b.restart()
-				up, err := b.Reconcile(t.Context())
-				require.NoError(t, err)
-				require.Contains(t, up, b.disk)
+				b.nextAgent()
 				b.devices() // none suspended
 				committed := slices.Contains([]string{"committed", "swapped"}, step)
 				if then == "abort" && !committed {
@@ -290,10 +282,7 @@ func TestNodeCancelledWhileBeginning(t *testing.T) {
 			b.fill(30 * mib) // a stale log would miss this
 			_, err = b.Evacuate(t.Context(), in, silent)
 			require.NoError(t, err)
-			_, err = b.CommitMove(t.Context(), in) // nothing but the log vouches for the copy
-			require.NoError(t, err)
-			_, err = b.RetireBacking(t.Context(), in)
-			require.NoError(t, err)
+			b.commit(in)
 			b.check(contract.XFS)
 		})
 	}

@@ -110,11 +110,7 @@ func TestNodeNewVolumeFails(t *testing.T) {
 // Writes wait; the next agent's start lets them go on.
 func TestNodeNewVolumeFailsWithoutAgent(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.XFS, 8*gib, gib)
-	b.fill(20 * mib)
-	in := b.prepare("m-1", gib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
+	in := b.copied(contract.XFS, 20*mib)
 	stop := b.writer(0)
 	b.host.SetFault(b.vols[1], node.Fault{Kind: node.FaultErrorWrites})
 	require.Eventually(t, func() bool { // the mirror has noticed
@@ -123,9 +119,7 @@ func TestNodeNewVolumeFailsWithoutAgent(t *testing.T) {
 		st, err := dm.ParseMirror(s[0].Params)
 		return err == nil && !st.AllAlive()
 	}, 30*time.Second, 10*time.Millisecond)
-	b.restart()
-	_, err = b.Reconcile(t.Context())
-	require.NoError(t, err)
+	b.nextAgent()
 	stop()
 	m, err := b.AbortMove(t.Context(), in)
 	require.NoError(t, err)
@@ -262,10 +256,7 @@ func TestNodeFalseCleanIsCopied(t *testing.T) {
 	_, err := b.Evacuate(t.Context(), in, silent)
 	require.NoError(t, err)
 	b.step = nil
-	_, err = b.CommitMove(t.Context(), in) // without the verification, which would find it
-	require.NoError(t, err)
-	_, err = b.RetireBacking(t.Context(), in)
-	require.NoError(t, err)
+	b.commit(in)
 	b.check(contract.Ext4)
 }
 
@@ -273,11 +264,7 @@ func TestNodeFalseCleanIsCopied(t *testing.T) {
 // back are found, and the abort leaves the disk as it was.
 func TestNodeVerifyFindsDamage(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.XFS, 8*gib, gib)
-	b.fill(50 * mib)
-	in := b.prepare("m-1", gib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
+	in := b.copied(contract.XFS, 50*mib)
 	list, err := b.dm.Info("ebb-" + string(b.disk) + "-g2")
 	require.NoError(t, err)
 	f, err := os.OpenFile(dm.DevPath(list), os.O_RDWR|unix.O_DIRECT, 0)
@@ -299,20 +286,14 @@ func TestNodeVerifyFindsDamage(t *testing.T) {
 // new volume, that volume's log is stale. It must not be taken up again.
 func TestNodeStaleLogIsNeverResumed(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.XFS, 8*gib, gib)
-	b.fill(20 * mib)
-	in := b.prepare("m-1", gib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
+	in := b.copied(contract.XFS, 20*mib)
 	b.host.SetFault(b.vols[1], node.Fault{Kind: node.FaultErrorWrites})
-	_, err = b.AbortMove(t.Context(), in) // cannot write to the new volume
+	_, err := b.AbortMove(t.Context(), in) // cannot write to the new volume
 	require.NoError(t, err)
 	b.fill(20 * mib) // the new volume misses this
 	b.host.SetFault(b.vols[1], node.Fault{})
 	require.NoError(t, b.Disassemble(t.Context(), b.disk))
-	b.restart()
-	_, err = b.Reconcile(t.Context())
-	require.NoError(t, err)
+	b.nextAgent()
 	m, err := b.Measure(t.Context(), b.disk)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, m.Generation)
@@ -385,19 +366,15 @@ func TestNodeNewVolumeFailsWhileCommitting(t *testing.T) {
 				st, err := dm.ParseMirror(s[0].Params)
 				return err == nil && !st.AllAlive()
 			}, 30*time.Second, 10*time.Millisecond)
-			b.restart()
-			_, err := b.Reconcile(t.Context())
-			require.NoError(t, err)
+			b.nextAgent()
 			stop()
-			_, err = b.AbortMove(t.Context(), in)
+			_, err := b.AbortMove(t.Context(), in)
 			require.NoError(t, err)
 			require.EqualValues(t, 3, b.generation(), "above both")
 			b.fill(10 * mib)
 			b.host.SetFault(vol, node.Fault{})
 			require.NoError(t, b.Disassemble(t.Context(), b.disk))
-			b.restart()
-			_, err = b.Reconcile(t.Context())
-			require.NoError(t, err)
+			b.nextAgent()
 			require.EqualValues(t, 3, b.generation(), "above both")
 			b.check(contract.XFS)
 		})
@@ -409,11 +386,7 @@ func TestNodeNewVolumeFailsWhileCommitting(t *testing.T) {
 // not taken up again.
 func TestNodeDiskBesideItsMirror(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.XFS, 8*gib, gib)
-	b.fill(20 * mib)
-	in := b.prepare("m-1", gib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
+	in := b.copied(contract.XFS, 20*mib)
 	top := "ebb-" + string(b.disk)
 	old, err := b.dm.Info(top + "-g1")
 	require.NoError(t, err)
@@ -422,15 +395,10 @@ func TestNodeDiskBesideItsMirror(t *testing.T) {
 	_, err = b.dm.Resume(top, dm.ResumeFlags{NoFlush: true, Internal: true})
 	require.NoError(t, err)
 	b.fill(20 * mib) // the new volume misses this
-	b.restart()
-	_, err = b.Reconcile(t.Context())
-	require.NoError(t, err)
+	b.nextAgent()
 	_, err = b.Evacuate(t.Context(), in, silent)
 	require.NoError(t, err)
-	_, err = b.CommitMove(t.Context(), in)
-	require.NoError(t, err)
-	_, err = b.RetireBacking(t.Context(), in)
-	require.NoError(t, err)
+	b.commit(in)
 	b.check(contract.XFS)
 }
 
@@ -439,21 +407,14 @@ func TestNodeDiskBesideItsMirror(t *testing.T) {
 // given up.
 func TestNodeOldVolumeFailsAfterCommit(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.XFS, 8*gib, gib)
-	b.fill(20 * mib)
-	in := b.prepare("m-1", gib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
-	_, err = b.CommitMove(t.Context(), in)
+	in := b.copied(contract.XFS, 20*mib)
+	_, err := b.CommitMove(t.Context(), in)
 	require.NoError(t, err)
 	b.host.SetFault(b.vols[0], node.Fault{Kind: node.FaultError})
 	b.host.Resize(b.vols[1], 2*gib)
 	_, err = b.GrowBacking(t.Context(), contract.GrowBackingInput{Disk: b.disk, Volume: b.vols[1], Bytes: 2 * gib})
 	require.NoError(t, err)
-	b.restart()
-	up, err := b.Reconcile(t.Context())
-	require.NoError(t, err)
-	require.Contains(t, up, b.disk)
+	b.nextAgent()
 	_, err = b.RetireBacking(t.Context(), in)
 	require.NoError(t, err)
 	b.check(contract.XFS)

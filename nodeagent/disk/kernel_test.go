@@ -213,6 +213,46 @@ func (b *bench) prepare(move string, bytes int64) contract.MoveInput {
 
 func silent(contract.CopyProgress) {}
 
+// copied makes a disk of 8 GiB with n bytes of acknowledged files, and a move to
+// another volume of 1 GiB whose copy is done.
+func (b *bench) copied(fs contract.Filesystem, n int64) contract.MoveInput {
+	b.create(fs, 8*gib, gib)
+	b.fill(n)
+	in := b.prepare("m-1", gib)
+	_, err := b.Evacuate(b.t.Context(), in, silent)
+	require.NoError(b.t, err)
+	return in
+}
+
+// commit ends a move whose copy is done, without the verification: nothing but
+// the logs vouches for the copy.
+func (b *bench) commit(in contract.MoveInput) {
+	_, err := b.CommitMove(b.t.Context(), in)
+	require.NoError(b.t, err)
+	_, err = b.RetireBacking(b.t.Context(), in)
+	require.NoError(b.t, err)
+}
+
+// nextAgent starts a new agent, which must bring the disk up.
+func (b *bench) nextAgent() {
+	b.restart()
+	up, err := b.Reconcile(b.t.Context())
+	require.NoError(b.t, err)
+	require.Contains(b.t, up, b.disk)
+}
+
+// die lets the agent die at a step of do.
+func (b *bench) die(step string, do func() error) {
+	b.step = func(s string) error {
+		if s == step {
+			return errDead
+		}
+		return nil
+	}
+	defer func() { b.step = nil }()
+	require.ErrorIs(b.t, do(), errDead, "no step %s", step)
+}
+
 // TestNodeMove is the main job: a disk shrinks to a smaller volume under a
 // writer.
 func TestNodeMove(t *testing.T) {

@@ -39,6 +39,7 @@ type Manager struct {
 	hurried int                         // swaps under way: no copy is throttled meanwhile
 
 	loading sync.RWMutex // see load
+	copyJob string       // kcopyd's job size for others than us, in KiB
 }
 
 // handle is one disk's lock and what is remembered between calls. Nothing in it
@@ -77,9 +78,9 @@ func NewManager(o Options) (*Manager, error) {
 		return nil, contract.Refuse(contract.NodeUnsupported, "the dm-thin-pool module is not loaded").
 			WithNext("run ebb preflight")
 	}
-	m := &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}}
+	m := &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}, copyJob: findCopyJob()}
 	m.applyThrottle() // a dead agent's setting says nothing about the moves there are now
-	restoreCopyJob()
+	m.restoreCopyJob()
 	return m, nil
 }
 

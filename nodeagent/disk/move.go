@@ -264,17 +264,18 @@ func (m *Manager) swap(h *handle, move, name string, t dm.Target) error {
 	if err := m.load(name, t); err != nil {
 		return err
 	}
-	start := time.Now()
+	var pause float64 // of the writes alone, not of those that wait for the lock
 	if err := h.swap(func() error {
 		return m.hurry(func() error {
+			start := time.Now()
 			_, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})
+			pause = float64(time.Since(start).Microseconds()) / 1000
 			return err
 		})
 	}); err != nil {
 		_ = m.DM.Clear(name)
 		return err
 	}
-	pause := float64(time.Since(start).Microseconds()) / 1000
 	h.pauses[move] = append(h.pauses[move], pause)
 	m.Logger.Info("swapped tables", "device", name, "move", move, "pause_ms", pause)
 	return nil

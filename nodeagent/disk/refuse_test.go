@@ -255,11 +255,7 @@ func TestNodeGrow(t *testing.T) {
 // is refused until the other one is there (I5).
 func TestNodeCommitWithoutPeer(t *testing.T) {
 	b := newBench(t)
-	b.create(contract.XFS, 8*gib, gib)
-	b.fill(10 * mib)
-	in := b.prepare("m-1", gib)
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
+	in := b.copied(contract.XFS, 10*mib)
 	for _, step := range []string{"committing", "committed"} {
 		b.step = func(s string) error {
 			if s == step {
@@ -267,7 +263,7 @@ func TestNodeCommitWithoutPeer(t *testing.T) {
 			}
 			return nil
 		}
-		_, err = b.CommitMove(t.Context(), in)
+		_, err := b.CommitMove(t.Context(), in)
 		require.ErrorIs(t, err, errDead)
 		b.step = nil
 		require.NoError(t, b.Disassemble(t.Context(), b.disk))
@@ -287,10 +283,7 @@ func TestNodeCommitWithoutPeer(t *testing.T) {
 		_, err = b.Evacuate(t.Context(), in, silent)
 		require.NoError(t, err)
 	}
-	_, err = b.CommitMove(t.Context(), in)
-	require.NoError(t, err)
-	_, err = b.RetireBacking(t.Context(), in)
-	require.NoError(t, err)
+	b.commit(in)
 	b.check(contract.XFS)
 }
 

@@ -111,7 +111,7 @@ func (m *Manager) load(name string, table ...dm.Target) error {
 			m.loading.Lock()
 			defer m.loading.Unlock()
 			if os.WriteFile(copyJobParam, []byte(copyJobKiB), 0o644) == nil {
-				defer restoreCopyJob()
+				defer m.restoreCopyJob()
 			}
 		case "thin-pool":
 			m.loading.RLock()
@@ -122,8 +122,18 @@ func (m *Manager) load(name string, table ...dm.Target) error {
 	return err
 }
 
-// restoreCopyJob gives the parameter its default again.
-func restoreCopyJob() { _ = os.WriteFile(copyJobParam, []byte("512"), 0o644) }
+// findCopyJob reads what the parameter was before this agent. A dead one may have
+// left its own value behind: then it was the kernel's default.
+func findCopyJob() string {
+	b, err := os.ReadFile(copyJobParam)
+	was := strings.TrimSpace(string(b))
+	if err != nil || was == copyJobKiB {
+		return "512" // SUB_JOB_SIZE in the kernel's dm-kcopyd.c
+	}
+	return was
+}
+
+func (m *Manager) restoreCopyJob() { _ = os.WriteFile(copyJobParam, []byte(m.copyJob), 0o644) }
 
 // sameTable compares what decides where data goes. The kernel prints a
 // thin-pool's features in its own order and number, so of a pool only length,
