@@ -9,6 +9,7 @@ package acked
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -36,9 +37,18 @@ type Writer struct {
 	Pause time.Duration
 
 	acked, failed, bytes atomic.Uint64
-	stall                atomic.Int64
+	stalls               atomic.Pointer[[]Stall]
 	syncs                []time.Duration // fsync latencies of Run
 }
+
+// Stall is one wait for a write or fsync.
+type Stall struct {
+	Begin time.Time     `json:"begin"`
+	Took  time.Duration `json:"took_ns"`
+}
+
+// stallsKept is how many of the longest stalls a run remembers.
+const stallsKept = 16
 
 // Stats of a run.
 type Stats struct {
@@ -46,13 +56,18 @@ type Stats struct {
 	Bytes          uint64        `json:"acknowledged_bytes"`
 	Failed         uint64        `json:"failed_writes"`
 	LongestStallMS int64         `json:"longest_write_stall_ms"` // longest single write or fsync
+	Stalls         []Stall       `json:"stalls"`                 // the longest ones, longest first
 	FsyncP50       time.Duration `json:"fsync_p50_ns"`
 	FsyncP99       time.Duration `json:"fsync_p99_ns"`
 }
 
 // Stats so far; the percentiles only after Run has returned.
 func (w *Writer) Stats() Stats {
-	s := Stats{Acked: w.acked.Load(), Bytes: w.bytes.Load(), Failed: w.failed.Load(), LongestStallMS: time.Duration(w.stall.Load()).Milliseconds()}
+	s := Stats{Acked: w.acked.Load(), Bytes: w.bytes.Load(), Failed: w.failed.Load()}
+	if st := w.stalls.Load(); st != nil {
+		s.Stalls = *st
+		s.LongestStallMS = s.Stalls[0].Took.Milliseconds()
+	}
 	return s
 }
 
@@ -133,7 +148,7 @@ func (w *Writer) write(i uint64, n int, dir *os.File) (uint32, error) {
 			if _, err := f.Write(buf[:k]); err != nil {
 				return 0, err
 			}
-			w.took(time.Since(start))
+			w.took(start)
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
@@ -144,20 +159,26 @@ func (w *Writer) write(i uint64, n int, dir *os.File) (uint32, error) {
 		if err := f.Sync(); err != nil {
 			return 0, err
 		}
-		d := time.Since(start)
-		w.took(d)
-		w.syncs = append(w.syncs, d)
+		w.syncs = append(w.syncs, w.took(start))
 	}
 	return sum.Sum32(), nil
 }
 
-func (w *Writer) took(d time.Duration) {
-	for {
-		old := w.stall.Load()
-		if int64(d) <= old || w.stall.CompareAndSwap(old, int64(d)) {
-			return
-		}
+// took notes how long a write or fsync took that has just returned. Run alone
+// calls it.
+func (w *Writer) took(begin time.Time) time.Duration {
+	d := time.Since(begin)
+	var kept []Stall
+	if old := w.stalls.Load(); old != nil {
+		kept = *old
 	}
+	if len(kept) < stallsKept || d > kept[len(kept)-1].Took {
+		kept = append(slices.Clone(kept), Stall{begin, d})
+		slices.SortStableFunc(kept, func(a, b Stall) int { return cmp.Compare(b.Took, a.Took) })
+		kept = kept[:min(len(kept), stallsKept)]
+		w.stalls.Store(&kept)
+	}
+	return d
 }
 
 // Delete removes acknowledged files for which keep is false; the journal knows

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -88,11 +89,32 @@ func (s *summary) add(set string, b []byte) error {
 		return fmt.Errorf("writer: %w: %s", err, b)
 	}
 	s.Failed += st.Failed
-	s.LongestStallMS = max(s.LongestStallMS, st.LongestStallMS)
+	if set != "fill" {
+		s.stalls = append(s.stalls, st.Stalls...)
+	}
 	if set == "fill" {
 		s.StallFillingMS = max(s.StallFillingMS, st.LongestStallMS)
 	}
 	return nil
+}
+
+// longestStall looks for the longest wait of a writer that Ebb is answerable for.
+// The emulator stops the whole node while it copies a volume for a snapshot, which
+// EBS does not: a wait that such a stop cut into is not counted, and reported
+// apart.
+func (s *summary) longestStall(pauses []node.Pause) {
+	for _, p := range pauses {
+		s.EmulatorPauseMS = max(s.EmulatorPauseMS, p.End.Sub(p.Begin).Milliseconds())
+	}
+	s.LongestStallMS = s.StallFillingMS
+	for _, st := range s.stalls {
+		stopped := slices.ContainsFunc(pauses, func(p node.Pause) bool {
+			return st.Begin.Before(p.End) && st.Begin.Add(st.Took).After(p.Begin)
+		})
+		if ms := st.Took.Milliseconds(); !stopped && ms > s.LongestStallMS {
+			s.LongestStallMS, s.stallAt = ms, st.Begin
+		}
+	}
 }
 
 // writeAll writes acknowledged files until the writer is done.

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/acked"
 	"github.com/ebb-storage/ebb/tests/lab"
 	"github.com/ebb-storage/ebb/tests/node"
 )
@@ -48,10 +49,15 @@ type summary struct {
 	Filesystem      string    `json:"filesystem"`
 
 	// Of the writer that fills the disk: it may wait for a growth.
-	StallFillingMS int64  `json:"longest_write_stall_filling_ms"`
-	Postgres       string `json:"postgres"` // what was checked of the database
-	HistoryEvents  int64  `json:"history_events_shrink"`
-	Seconds        int64  `json:"seconds"`
+	StallFillingMS int64 `json:"longest_write_stall_filling_ms"`
+	// EmulatorPauseMS is the longest time for which ec2sim stopped a node to take a
+	// snapshot; the stalls leave it out.
+	EmulatorPauseMS int64 `json:"emulator_pause_ms"`
+	stalls          []acked.Stall
+	stallAt         time.Time
+	Postgres        string `json:"postgres"` // what was checked of the database
+	HistoryEvents   int64  `json:"history_events_shrink"`
+	Seconds         int64  `json:"seconds"`
 }
 
 func main() {
@@ -117,6 +123,7 @@ func run(ctx context.Context) (err error) {
 	if err := d.story(ctx); err != nil {
 		return err
 	}
+	d.sum.longestStall(d.Fleet.Pauses())
 	d.sum.Seconds = int64(time.Since(d.began).Seconds())
 	if err := d.write(); err != nil {
 		return err
@@ -410,6 +417,10 @@ func (d *demo) write() error {
 
 func (d *demo) table() {
 	s := d.sum
+	stall := fmt.Sprintf("%d ms (filling: %d ms)", s.LongestStallMS, s.StallFillingMS)
+	if !s.stallAt.IsZero() {
+		stall = fmt.Sprintf("%d ms, at %.1f s (filling: %d ms)", s.LongestStallMS, s.stallAt.Sub(d.began).Seconds(), s.StallFillingMS)
+	}
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, row := range [][2]string{
@@ -418,7 +429,8 @@ func (d *demo) table() {
 		{"used when the copy began, copied, compared", fmt.Sprintf("%s, %s, %s", gib(s.Used), gib(s.Copied), gib(s.Verified))},
 		{"acknowledged writes", fmt.Sprint(s.Acked)},
 		{"lost, wrong, failed", fmt.Sprintf("%d, %d, %d", s.Lost, s.Wrong, s.Failed)},
-		{"longest write stall", fmt.Sprintf("%d ms (filling faster than it grows: %d ms)", s.LongestStallMS, s.StallFillingMS)},
+		{"longest write stall", stall},
+		{"left out: the emulator stopped the node", fmt.Sprintf("%d ms, for a snapshot (EBS does not)", s.EmulatorPauseMS)},
 		{"table swaps", fmt.Sprintf("%v ms", s.SwapPausesMS)},
 		{"power cuts, resumed at", fmt.Sprintf("%d, %.0f%%", s.PowerCuts, s.ResumedFraction*100)},
 		{"database", s.Postgres},

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Fleet plugs volumes into nodes by instance id, as an EC2 emulator wants it. The zero value is an empty
 // fleet.
 type Fleet struct {
-	mu    sync.Mutex
-	nodes map[string]Node
+	mu     sync.Mutex
+	nodes  map[string]Node
+	pauses []*Pause
 }
 
 // Add makes a node known under its id, in place of one that had the same.
@@ -65,7 +67,37 @@ func (f *Fleet) Pause(ctx context.Context, instanceID string) (resume func(), er
 	if err != nil {
 		return nil, err
 	}
-	return n.Pause(ctx)
+	goOn, err := n.Pause(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pause{Instance: instanceID, Begin: time.Now()}
+	f.mu.Lock()
+	f.pauses = append(f.pauses, p)
+	f.mu.Unlock()
+	return func() {
+		goOn()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		p.End = time.Now()
+	}, nil
+}
+
+// Pause is a time in which an instance stood still. End is zero while it does.
+type Pause struct {
+	Instance   string
+	Begin, End time.Time
+}
+
+// Pauses lists the pauses there were, oldest first.
+func (f *Fleet) Pauses() []Pause {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]Pause, len(f.pauses))
+	for i, p := range f.pauses {
+		out[i] = *p
+	}
+	return out
 }
 
 // Resize shows an instance the new size of a volume; see Node.Resize.
