@@ -16,6 +16,8 @@ BIN   := $(CACHE)/ebb/bin
 
 # What Debian and Ubuntu call the programs the tests run.
 TEST_PACKAGES  := user-mode-linux uml-utilities slirp kmod dmsetup thin-provisioning-tools xfsprogs e2fsprogs
+# A browser renders the simulation's report. Ubuntu's is a snap, no package: there the test is skipped.
+TEST_PACKAGES  += $(shell . /etc/os-release 2>/dev/null; [ "$$ID" != debian ] || echo chromium)
 DEMO_PACKAGES  := $(TEST_PACKAGES) postgresql postgresql-contrib
 BENCH_PACKAGES := $(TEST_PACKAGES) fio rsync
 FULL_PACKAGES  := $(sort $(DEMO_PACKAGES) $(BENCH_PACKAGES) qemu-system-x86 cpio gcc libc6-dev)
