@@ -270,6 +270,11 @@ func (n *Nodes) format(node string, in contract.FormatDiskInput) (contract.Measu
 			d.Members = append(d.Members, contract.Member{Volume: v, Index: i, Bytes: have[v] * contract.GiB})
 		}
 		n.disks[in.Disk] = d
+	} else if d.Node == "" { // made by an earlier try: it is brought up
+		if err := n.complete(node, d.Members); err != nil {
+			return contract.Measurement{}, err
+		}
+		d.Node = node
 	}
 	return n.measure(node, in.Disk)
 }
