@@ -180,7 +180,7 @@ var sleeps = map[string]struct {
 	"nodeagent/agent/sentinel_test.go": {7, "in a synctest bubble, whose clock is not real"},
 	"nodeagent/disk/crash_test.go":     {1, "a writer goes on for a moment before the power cut: the moment is the test"},
 	"nodeagent/disk/fault_test.go":     {1, "a writer goes on for a moment on the old volume alone"},
-	"nodeagent/dm/kernel_test.go":      {2, "a pace for signals, and another moment of the swap for each kill"},
+	"nodeagent/dm/swap_test.go":        {2, "a pace for signals, and another moment of the swap for each kill"},
 	"nodeagent/node_test.go":           {1, "measures what an idle agent costs"},
 	"starter/story_test.go":            {1, "the pace of a wait for a condition"},
 	"tests/ec2sim/model_test.go":       {1, "the pace of a wait for a condition"},
