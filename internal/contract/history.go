@@ -32,3 +32,21 @@ type HistoryHour struct {
 	BackingBytes   int64     `json:"backingBytes"`   // sum of the volumes, at the hour's end
 	FSUsedMaxBytes int64     `json:"fsUsedMaxBytes"` // the most the filesystem counted; 0: not known
 }
+
+// UsageSummary is what planning needs of a disk's past.
+type UsageSummary struct {
+	// Known is how much of the past there are records of, up to now.
+	Known time.Duration `json:"knownNanos"`
+	// PeakUsedBytes in the look-back window, without what a trim gives back.
+	PeakUsedBytes int64 `json:"peakUsedBytes"`
+	// PeakFillRate is the fastest rise from one hour to the next in the window,
+	// in bytes per second.
+	PeakFillRate float64 `json:"peakFillRate,omitempty"`
+	// DayGrowthBytes is by how much more is used than a day ago, at least 0.
+	DayGrowthBytes int64 `json:"dayGrowthBytes,omitempty"`
+	PeakIOPS       int32 `json:"peakIops,omitempty"` // in the window
+	PeakMiBs       int32 `json:"peakMiBs,omitempty"`
+
+	LastGrow   time.Time `json:"lastGrow,omitzero"`   // when the backing last became larger; zero: not on record
+	LastShrink time.Time `json:"lastShrink,omitzero"` // when it last became smaller
+}

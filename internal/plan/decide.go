@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/usage"
 )
 
 // Decide says what should become of one disk's backing now. It is pure: the same
@@ -229,7 +230,7 @@ func (c *weighing) gate() {
 
 // move decides on a shrink and tells whether one is wanted.
 func (c *weighing) move() bool {
-	base := max(trimmed(c.f.UsedBytes, c.f.FilesystemUsedBytes), c.h.PeakUsedBytes)
+	base := max(usage.Trimmed(c.f.UsedBytes, c.f.FilesystemUsedBytes), c.h.PeakUsedBytes)
 	rate := max(c.f.FillRate, c.h.PeakFillRate)
 	if fitting(min(base+c.r.Headroom(c.now, base, rate), c.f.SizeBytes)) > c.have {
 		return false

@@ -42,6 +42,9 @@ type Facts struct {
 	Operation string `json:"operation,omitempty"`
 }
 
+// History is what planning needs of a disk's past (usage.Summarize).
+type History = contract.UsageSummary
+
 // Volume is one EBS volume of a backing.
 type Volume struct {
 	ID             string `json:"id,omitempty"`

@@ -8,6 +8,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/internal/report"
 	"github.com/ebb-storage/ebb/internal/trace"
+	"github.com/ebb-storage/ebb/internal/usage"
 )
 
 // decide asks the planner and does as it says.
@@ -22,7 +23,7 @@ func (p *player) decide(i int) {
 		// A growth that goes before a move under way.
 		p.abort("the disk needs room at once")
 	}
-	h := plan.Summarize(now, p.past(), p.rule.LookBack)
+	h := usage.Summarize(now, p.past(), p.rule.LookBack)
 	d := plan.Decide(now, f, h, p.rule, p.o.Limits, p.o.Prices)
 	p.tally.decisions++
 	if d.Action == plan.None {
@@ -48,7 +49,7 @@ func (p *player) decide(i int) {
 
 // past is as much of the records as the planner looks at: what is older changes
 // no decision, only the time it takes to make it.
-func (p *player) past() []plan.Record {
+func (p *player) past() []usage.Record {
 	if p.o.whole {
 		return p.records
 	}

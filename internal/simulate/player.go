@@ -10,6 +10,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/internal/report"
 	"github.com/ebb-storage/ebb/internal/trace"
+	"github.com/ebb-storage/ebb/internal/usage"
 )
 
 const (
@@ -41,8 +42,8 @@ type player struct {
 	original plan.Volume
 	overhead int64
 	pool     int64 // bytes
-	records  []plan.Record
-	hour     plan.Record // the present one
+	records  []usage.Record
+	hour     usage.Record // the present one
 
 	used    float64 // as the filesystem counts, now
 	rate    float64 // bytes a second in the present line
@@ -174,7 +175,7 @@ func (p *player) mapped() float64 { return min(p.used+p.stale, float64(p.facts.S
 
 func (p *player) begin(h int64) {
 	m := int64(p.mapped())
-	p.hour = plan.Record{Hour: h, UsedMin: m, UsedMax: m, FSUsedMax: int64(p.used), BackingBytes: p.backingGiB * trace.GiB}
+	p.hour = usage.Record{Hour: h, UsedMin: m, UsedMax: m, FSUsedMax: int64(p.used), BackingBytes: p.backingGiB * trace.GiB}
 }
 
 // line plays from one sample to the next.

@@ -104,7 +104,8 @@ var only = []struct {
 	why   string
 }{
 	{"./internal/contract", []string{"go.temporal.io/sdk/..."}, []string{"os", "os/exec", "net", "net/http"}, "every process imports it"},
-	{"./internal/plan", []string{"./internal/contract"}, []string{"os", "os/exec", "net", "net/http", "math/rand", "math/rand/v2", "crypto/rand"}, "decisions are pure"},
+	{"./internal/usage", []string{"./internal/contract"}, []string{"os", "os/exec", "net", "net/http"}, "records in, a summary out"},
+	{"./internal/plan", []string{"./internal/contract", "./internal/usage"}, []string{"os", "os/exec", "net", "net/http", "math/rand", "math/rand/v2", "crypto/rand"}, "decisions are pure"},
 	{"./internal/price", []string{"./internal/plan"}, []string{"os", "os/exec", "net", "net/http"}, "prices are data"},
 	{"./internal/policy", []string{"./internal/plan", "./internal/contract", "go.yaml.in/yaml/v3"}, []string{"os", "os/exec", "net", "net/http"}, "a document in, rules out"},
 	{

@@ -97,11 +97,11 @@ func measurementFields(m contract.Measurement, backing string) []ui.Field {
 		{Name: "device", Value: m.Device},
 		{Name: "size", Value: size.Bytes(m.SizeBytes)},
 		{Name: "backing", Value: backing},
-		{Name: "pool", Value: usage(m.PoolUsedBytes, m.PoolBytes)},
-		{Name: "pool metadata", Value: usage(m.MetaUsedBytes, m.MetaBytes)},
+		{Name: "pool", Value: usageWords(m.PoolUsedBytes, m.PoolBytes)},
+		{Name: "pool metadata", Value: usageWords(m.MetaUsedBytes, m.MetaBytes)},
 		{Name: "filesystem", Value: string(m.Filesystem)},
 		{Name: "mounted at", Value: m.MountPath},
-		{Name: "files use", Value: usage(m.FilesystemUsedBytes, m.FilesystemBytes)},
+		{Name: "files use", Value: usageWords(m.FilesystemUsedBytes, m.FilesystemBytes)},
 		{Name: "generation", Value: fmt.Sprint(m.Generation)},
 	}
 	if m.FillRate > 0 {
@@ -118,7 +118,7 @@ func measurementFields(m contract.Measurement, backing string) []ui.Field {
 	return append(fields, ui.Field{Name: "measured", Value: m.At.Local().Format(time.DateTime)})
 }
 
-func usage(used, all int64) string {
+func usageWords(used, all int64) string {
 	if all == 0 {
 		return ""
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/internal/policy"
 	"github.com/ebb-storage/ebb/internal/price"
+	"github.com/ebb-storage/ebb/internal/usage"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
 	"github.com/ebb-storage/ebb/starter/internal/size"
@@ -154,7 +155,7 @@ func explain(now time.Time, p *policy.Policy, s subject, prices price.Table) exp
 	out := explanation{Disk: f.Disk, Name: f.Name, Rule: name, Settings: p.Explain(f), Unmeasured: s.unmeasured, Unread: s.unread}
 	past := plan.History{Known: r.LookBack} // nothing known, nothing held back
 	if s.history != nil {
-		past = plan.Summarize(now, plan.RecordsOf(s.history.Hours), r.LookBack)
+		past = usage.Summarize(now, usage.RecordsOf(s.history.Hours), r.LookBack)
 		out.History = &past
 	}
 	if s.unmeasured != "" {

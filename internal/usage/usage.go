@@ -1,4 +1,7 @@
-package plan
+// Package usage sums up what a disk remembers of its past: pure functions from
+// hourly records to what planning needs. The node agent does it where the records
+// are, the simulator where it makes them up.
+package usage
 
 import (
 	"time"
@@ -31,33 +34,15 @@ func RecordsOf(hours []contract.HistoryHour) []Record {
 	return records
 }
 
-// History is what planning needs of a disk's past.
-type History struct {
-	// Known is how much of the past there are records of, up to now.
-	Known time.Duration `json:"knownNanos"`
-	// PeakUsedBytes in the look-back window, without what a trim gives back.
-	PeakUsedBytes int64 `json:"peakUsedBytes"`
-	// PeakFillRate is the fastest rise from one hour to the next in the window,
-	// in bytes per second.
-	PeakFillRate float64 `json:"peakFillRate,omitempty"`
-	// DayGrowthBytes is by how much more is used than a day ago, at least 0.
-	DayGrowthBytes int64 `json:"dayGrowthBytes,omitempty"`
-	PeakIOPS       int32 `json:"peakIops,omitempty"` // in the window
-	PeakMiBs       int32 `json:"peakMiBs,omitempty"`
-
-	LastGrow   time.Time `json:"lastGrow,omitzero"`   // when the backing last became larger; zero: not on record
-	LastShrink time.Time `json:"lastShrink,omitzero"` // when it last became smaller
-}
-
 // Summarize reads hourly records, oldest first, as a policy looks at them: peaks
 // over lookBack, the rest over all there is. Records from after now are left
 // out. Gaps are allowed: nothing was used in them as far as planning knows.
-func Summarize(now time.Time, records []Record, lookBack time.Duration) History {
+func Summarize(now time.Time, records []Record, lookBack time.Duration) contract.UsageSummary {
 	hour := now.Unix() / 3600
 	for len(records) > 0 && records[len(records)-1].Hour > hour {
 		records = records[:len(records)-1]
 	}
-	var h History
+	var h contract.UsageSummary
 	if len(records) == 0 {
 		return h
 	}
@@ -95,11 +80,11 @@ func Summarize(now time.Time, records []Record, lookBack time.Duration) History 
 }
 
 // peak is the hour's most used bytes, without what was deleted and not trimmed.
-func (r Record) peak() int64 { return trimmed(r.UsedMax, r.FSUsedMax) }
+func (r Record) peak() int64 { return Trimmed(r.UsedMax, r.FSUsedMax) }
 
-// trimmed is what a pool uses at most after a trim: the pool counts blocks of
+// Trimmed is what a pool uses at most after a trim: the pool counts blocks of
 // 128 KiB, so it has somewhat more than the filesystem.
-func trimmed(pool, filesystem int64) int64 {
+func Trimmed(pool, filesystem int64) int64 {
 	if filesystem <= 0 {
 		return pool
 	}

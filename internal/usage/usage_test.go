@@ -1,4 +1,4 @@
-package plan_test
+package usage_test
 
 import (
 	"testing"
@@ -8,62 +8,69 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/ebb-storage/ebb/internal/contract"
-	"github.com/ebb-storage/ebb/internal/plan"
+	"github.com/ebb-storage/ebb/internal/usage"
 )
 
+const (
+	gib  = contract.GiB
+	aDay = 24 * time.Hour
+)
+
+var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
 func TestRecordsOf(t *testing.T) {
-	require.Empty(t, plan.RecordsOf(nil))
-	require.Equal(t, []plan.Record{{
+	require.Empty(t, usage.RecordsOf(nil))
+	require.Equal(t, []usage.Record{{
 		Hour: 500_000, UsedMin: 1, UsedMax: 2, Written: 3, PeakIOPS: 4, PeakMiBs: 5, BackingBytes: 6, FSUsedMax: 7,
-	}}, plan.RecordsOf([]contract.HistoryHour{{
+	}}, usage.RecordsOf([]contract.HistoryHour{{
 		Hour: time.Unix(500_000*3600, 0).UTC(), UsedMinBytes: 1, UsedMaxBytes: 2, WrittenBytes: 3, PeakIOPS: 4, PeakMiBs: 5, BackingBytes: 6, FSUsedMaxBytes: 7,
 	}}))
 }
 
 func TestSummarize(t *testing.T) {
 	h0 := now.Unix() / 3600
-	rec := func(ago, used, backing int64) plan.Record {
-		return plan.Record{Hour: h0 - ago, UsedMin: used * gib, UsedMax: used * gib, BackingBytes: backing * gib}
+	rec := func(ago, used, backing int64) usage.Record {
+		return usage.Record{Hour: h0 - ago, UsedMin: used * gib, UsedMax: used * gib, BackingBytes: backing * gib}
 	}
-	require.Zero(t, plan.Summarize(now, nil, aDay))
+	require.Zero(t, usage.Summarize(now, nil, aDay))
 
-	records := []plan.Record{rec(100, 90, 100), rec(50, 40, 100), rec(49, 40, 60), rec(20, 45, 60), rec(3, 48, 60), rec(2, 52, 80), rec(0, 51, 80)}
+	records := []usage.Record{rec(100, 90, 100), rec(50, 40, 100), rec(49, 40, 60), rec(20, 45, 60), rec(3, 48, 60), rec(2, 52, 80), rec(0, 51, 80)}
 	records[1].PeakIOPS, records[3].PeakIOPS, records[4].PeakMiBs = 9000, 700, 90
-	h := plan.Summarize(now, records, aDay)
-	require.Equal(t, plan.History{
+	h := usage.Summarize(now, records, aDay)
+	require.Equal(t, contract.UsageSummary{
 		Known: 100 * time.Hour, PeakUsedBytes: 52 * gib, PeakFillRate: 4 * float64(gib) / 3600, DayGrowthBytes: 6 * gib,
 		PeakIOPS: 700, PeakMiBs: 90, LastGrow: now.Add(-2 * time.Hour), LastShrink: now.Add(-49 * time.Hour),
 	}, h)
-	h = plan.Summarize(now, records, 5*aDay)
+	h = usage.Summarize(now, records, 5*aDay)
 	require.Equal(t, 90*gib, h.PeakUsedBytes)
 	require.Equal(t, int32(9000), h.PeakIOPS)
 
 	// The future is not known, whatever a wrong clock wrote.
-	require.Equal(t, plan.Summarize(now, records, aDay), plan.Summarize(now, append(records, rec(-5, 99, 10)), aDay))
+	require.Equal(t, usage.Summarize(now, records, aDay), usage.Summarize(now, append(records, rec(-5, 99, 10)), aDay))
 
 	// What a trim gives back is no need.
-	records = []plan.Record{{Hour: h0, UsedMax: 100 * gib, FSUsedMax: 8 * gib}}
-	require.Equal(t, 9*gib, plan.Summarize(now, records, aDay).PeakUsedBytes)
+	records = []usage.Record{{Hour: h0, UsedMax: 100 * gib, FSUsedMax: 8 * gib}}
+	require.Equal(t, 9*gib, usage.Summarize(now, records, aDay).PeakUsedBytes)
 	records[0].FSUsedMax = 99 * gib
-	require.Equal(t, 100*gib, plan.Summarize(now, records, aDay).PeakUsedBytes)
+	require.Equal(t, 100*gib, usage.Summarize(now, records, aDay).PeakUsedBytes)
 }
 
 func TestSummarizeFindsThePeak(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		lookBack := time.Duration(rapid.Int64Range(1, 200).Draw(t, "lookBack")) * time.Hour
 		hour := now.Unix()/3600 - 300
-		var records []plan.Record
+		var records []usage.Record
 		var want int64
 		var wantIOPS int32
 		for hour < now.Unix()/3600 {
 			hour += rapid.Int64Range(1, 20).Draw(t, "gap")
-			r := plan.Record{Hour: hour, UsedMax: rapid.Int64Range(0, 1<<40).Draw(t, "used"), PeakIOPS: rapid.Int32Range(0, 90000).Draw(t, "iops")}
+			r := usage.Record{Hour: hour, UsedMax: rapid.Int64Range(0, 1<<40).Draw(t, "used"), PeakIOPS: rapid.Int32Range(0, 90000).Draw(t, "iops")}
 			records = append(records, r)
 			if hour <= now.Unix()/3600 && hour >= now.Add(-lookBack).Unix()/3600 {
 				want, wantIOPS = max(want, r.UsedMax), max(wantIOPS, r.PeakIOPS)
 			}
 		}
-		h := plan.Summarize(now, records, lookBack)
+		h := usage.Summarize(now, records, lookBack)
 		require.Equal(t, want, h.PeakUsedBytes)
 		require.Equal(t, wantIOPS, h.PeakIOPS)
 		require.GreaterOrEqual(t, h.DayGrowthBytes, int64(0))
