@@ -83,29 +83,36 @@ func (f DiskFacts) Node() string {
 
 // VolumeFacts is what EC2 knows of a volume.
 type VolumeFacts struct {
-	ID             string            `json:"id"`
-	State          string            `json:"state"` // creating, available, in-use, deleting, deleted, error
-	SizeGiB        int64             `json:"sizeGiB"`
-	Type           string            `json:"type"`
-	IOPS           int32             `json:"iops,omitempty"`
-	ThroughputMiBs int32             `json:"throughputMiBs,omitempty"`
-	Zone           string            `json:"zone"`
-	Encrypted      bool              `json:"encrypted,omitempty"`
-	KMSKeyID       string            `json:"kmsKeyId,omitempty"`
-	Role           Role              `json:"role,omitempty"`
-	Generation     uint64            `json:"generation,omitempty"`
-	Index          int               `json:"index,omitempty"`
-	Move           string            `json:"move,omitempty"`
-	Node           string            `json:"node,omitempty"`        // instance id while attached or attaching
-	AttachState    string            `json:"attachState,omitempty"` // attaching, attached, detaching, busy
-	CreatedAt      time.Time         `json:"createdAt"`
-	RetiredAt      time.Time         `json:"retiredAt,omitzero"`
-	Tags           map[string]string `json:"tags,omitempty"` // user tags only
+	ID             string    `json:"id"`
+	State          string    `json:"state"` // creating, available, in-use, deleting, deleted, error
+	SizeGiB        int64     `json:"sizeGiB"`
+	Type           string    `json:"type"`
+	IOPS           int32     `json:"iops,omitempty"`
+	ThroughputMiBs int32     `json:"throughputMiBs,omitempty"`
+	Zone           string    `json:"zone"`
+	Encrypted      bool      `json:"encrypted,omitempty"`
+	KMSKeyID       string    `json:"kmsKeyId,omitempty"`
+	Role           Role      `json:"role,omitempty"`
+	Generation     uint64    `json:"generation,omitempty"`
+	Index          int       `json:"index,omitempty"`
+	Move           string    `json:"move,omitempty"`
+	Node           string    `json:"node,omitempty"`        // instance id while attached or attaching
+	AttachState    string    `json:"attachState,omitempty"` // attaching, attached, detaching, busy
+	CreatedAt      time.Time `json:"createdAt"`
+	RetiredAt      time.Time `json:"retiredAt,omitzero"`
+	// Modified is when the disk's latest modifications were asked for, those of all
+	// its volumes and appended volumes alike (TagModified), the oldest first.
+	Modified []time.Time `json:"modified,omitempty"`
+	// OptimizingUntil is when a modification under way may be over; zero: none is.
+	OptimizingUntil time.Time         `json:"optimizingUntil,omitzero"`
+	Tags            map[string]string `json:"tags,omitempty"` // user tags only
 }
 
 // ListDisksInput selects disks; the zero value is all.
 type ListDisksInput struct {
 	Node string `json:"node,omitempty"`
+	// Nodes selects the disks attached to any of them, at most 200.
+	Nodes []string `json:"nodes,omitempty"`
 }
 
 // ListDisksResult is all disks found, by id.

@@ -77,6 +77,9 @@ const (
 	TagRetiredAt  = "ebb:retired-at"
 	TagSet        = "ebb:set" // of a snapshot: the call that made it
 	TagNode       = "ebb:node"
+	// TagModified holds Unix times of the last modifications of the disk, joined by
+	// spaces, the oldest first, at most 8. EC2 itself tells only the last one.
+	TagModified = "ebb:modified"
 )
 
 // Role of a volume, in its header and in its tag. The header is the truth.

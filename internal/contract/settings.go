@@ -42,6 +42,9 @@ type Settings struct {
 	// of both counts. Default 1 GiB and 25 percent.
 	MinGrowGiB     int64 `json:"minGrowGiB,omitempty"`
 	MinGrowPercent int   `json:"minGrowPercent,omitempty"`
+	// CeilingGiB is the greatest backing a growth that nobody asked for by size may
+	// lead to. Default: all that the disk can use.
+	CeilingGiB int64 `json:"ceilingGiB,omitempty"`
 	// FillHorizon is how long a growth should last at the present fill rate.
 	// Default 10 minutes.
 	FillHorizon time.Duration `json:"fillHorizonNanos,omitempty"`
@@ -57,6 +60,9 @@ func (s Settings) Validate() error {
 	}
 	if s.UtilizationPercent != 0 && (s.UtilizationPercent < 10 || s.UtilizationPercent > 95) {
 		return errors.New("settings: utilizationPercent: want 10 to 95 (or 0 for the default)")
+	}
+	if s.CeilingGiB < 0 || s.CeilingGiB > 65536 {
+		return errors.New("settings: ceilingGiB: want 1 to 65536 (or 0 for all that the disk can use)")
 	}
 	if s.MinGrowGiB < 0 || s.MinGrowPercent < 0 || s.MinGrowPercent > 1000 {
 		return errors.New("settings: minGrowGiB, minGrowPercent: want 0 (default) or more")

@@ -8,13 +8,13 @@ import (
 )
 
 // Mode says how far a decision goes.
-type Mode string
+type Mode = contract.Mode
 
 // Modes.
 const (
-	Observe   Mode = "observe"   // plan and record
-	Recommend Mode = "recommend" // plan and ask for approval
-	Enforce   Mode = "enforce"   // plan and do
+	Observe   = contract.Observe
+	Recommend = contract.Recommend
+	Enforce   = contract.Enforce
 )
 
 // What happens to writes at a ceiling below the disk's own size.

@@ -124,7 +124,7 @@ type simulateSummary struct {
 
 func (a *app) runSimulate(ctx context.Context, o simulateOptions) error {
 	began := time.Now()
-	source, title, err := a.usageWords(o)
+	source, title, err := a.usage(o)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (a *app) runSimulate(ctx context.Context, o simulateOptions) error {
 }
 
 // usage is where the trace comes from, and what to call it.
-func (a *app) usageWords(o simulateOptions) (trace.Source, string, error) {
+func (a *app) usage(o simulateOptions) (trace.Source, string, error) {
 	switch {
 	case o.generate != "":
 		f, err := trace.NewFleet(trace.Fleet{Shape: o.generate, Disks: o.disks, Days: o.days, Seed: o.seed, Utilization: float64(o.used) / 100})
