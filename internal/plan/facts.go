@@ -130,15 +130,21 @@ func FactsOf(r contract.DiskReport) Facts {
 	if ns, claim := f.Tags[tagPVCNamespace], f.Tags[tagPVC]; ns != "" && claim != "" {
 		f.Namespace, f.Claim = ns, claim
 	}
-	if m := r.Measurement; m != nil {
-		f.SizeBytes, f.OverheadBytes, f.UsedBytes = m.SizeBytes, m.OverheadBytes, m.PoolUsedBytes
-		f.FilesystemUsedBytes, f.FillRate, f.Full = m.FilesystemUsedBytes, m.FillRate, m.Full
-		if m.Node != "" {
-			f.Node = m.Node
-		}
-		if m.Move != nil {
-			f.Operation = "a move"
-		}
+	if r.Measurement != nil {
+		f = f.Measured(*r.Measurement)
+	}
+	return f
+}
+
+// Measured is the facts with what the disk's node measured.
+func (f Facts) Measured(m contract.Measurement) Facts {
+	f.SizeBytes, f.OverheadBytes, f.UsedBytes = m.SizeBytes, m.OverheadBytes, m.PoolUsedBytes
+	f.FilesystemUsedBytes, f.FillRate, f.Full = m.FilesystemUsedBytes, m.FillRate, m.Full
+	if m.Node != "" {
+		f.Node = m.Node
+	}
+	if m.Move != nil {
+		f.Operation = "a move"
 	}
 	return f
 }
