@@ -18,6 +18,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /_admin/snapshots", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Snapshots()) })
 	mux.HandleFunc("GET /_admin/instances", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Instances()) })
 	mux.HandleFunc("POST /_admin/instances", adminBody(func(_ *http.Request, i Instance) (any, error) { return nil, s.AddInstance(i) }))
+	mux.HandleFunc("POST /_admin/seed", adminBody(func(_ *http.Request, in Seed) (any, error) {
+		ids, err := s.Seed(in)
+		return map[string][]string{"volumes": ids}, err
+	}))
 	mux.HandleFunc("GET /_admin/instances/{id}/attached", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, s.Attached(r.PathValue("id")))
 	})
@@ -74,7 +78,7 @@ func (s *Server) handler() http.Handler {
 func adminBody[In any](f func(*http.Request, In) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in In
-		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<20))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&in); err != nil {
 			done(w, nil, apiErr("InvalidParameterValue", "body: %v", err))

@@ -7,8 +7,10 @@ import (
 )
 
 type filter struct {
-	name   string
-	values []string
+	name     string
+	values   []string
+	exact    map[string]bool // values without wildcards
+	patterns []string        // the others
 }
 
 func (r *request) filters() ([]filter, error) {
@@ -24,6 +26,14 @@ func (r *request) filters() ([]filter, error) {
 			return nil, apiErr("InvalidParameterValue", "The filter '%s' has no values", f.name)
 		}
 		n += len(f.values)
+		f.exact = map[string]bool{}
+		for _, v := range f.values {
+			if strings.ContainsAny(v, `*?\`) {
+				f.patterns = append(f.patterns, v)
+			} else {
+				f.exact[v] = true
+			}
+		}
 		out = append(out, f)
 	}
 	if n > 200 {
@@ -50,7 +60,7 @@ next:
 	for _, item := range items {
 		for _, f := range fs {
 			have, _ := get(item, f.name)
-			if !anyMatch(f.values, have) {
+			if !f.matches(have) {
 				continue next
 			}
 		}
@@ -59,9 +69,12 @@ next:
 	return out, nil
 }
 
-func anyMatch(patterns, values []string) bool {
-	for _, p := range patterns {
-		for _, v := range values {
+func (f filter) matches(values []string) bool {
+	for _, v := range values {
+		if f.exact[v] {
+			return true
+		}
+		for _, p := range f.patterns {
 			if matches(p, v) {
 				return true
 			}

@@ -55,7 +55,7 @@ func (s *Server) openIMDS(i *Instance) error {
 		return fmt.Errorf("ec2sim: metadata service of %s: %w", i.ID, err)
 	}
 	i.IMDSPort = ln.Addr().(*net.TCPAddr).Port
-	s.dirty = true
+	s.journal.instances.mark(i.ID)
 	s.imdsAt[i.ID] = ln
 	id := i.ID
 	srv := &http.Server{

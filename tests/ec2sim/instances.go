@@ -219,11 +219,17 @@ func (s *Server) describeInstances(r *request) (response, error) {
 	}
 	s.mu.Lock()
 	at := s.visible()
-	insts, vols := s.history.instances.asOf(at), s.history.volumes.asOf(at)
+	insts, vols := s.history.instances.asOf(at, ids...), s.history.volumes.asOf(at)
 	s.mu.Unlock()
+	attached := map[string][]*Volume{}
+	for _, v := range vols {
+		if v.Attachment != nil {
+			attached[v.Attachment.InstanceID] = append(attached[v.Attachment.InstanceID], v)
+		}
+	}
 	var all []instanceXML
 	for _, i := range insts {
-		all = append(all, s.instanceXML(i, vols))
+		all = append(all, s.instanceXML(i, attached[i.ID]))
 	}
 	if len(ids) > 0 {
 		all, err = pick(all, ids, func(i instanceXML) string { return i.InstanceID }, errInstanceNotFound)
@@ -245,20 +251,20 @@ func (s *Server) describeInstances(r *request) (response, error) {
 	return out, nil
 }
 
-func (s *Server) instanceXML(i *Instance, vols []*Volume) instanceXML {
+// instanceXML is an instance with the volumes attached to it.
+func (s *Server) instanceXML(i *Instance, attached []*Volume) instanceXML {
 	out := instanceXML{
 		InstanceID: i.ID, ImageID: imageID, State: instanceStateXML{stateCodes[i.State], i.State},
 		PrivateDNSName: privateDNSName(i.ID), InstanceType: i.Type, LaunchTime: timeXML(i.Launched),
 		Zone: i.Zone, Tenancy: "default", Architecture: "x86_64", RootDeviceType: "ebs", RootDeviceName: "/dev/xvda",
 		Hypervisor: "xen", Tags: tagsXML(i.Tags), EbsOptimized: true, tags: i.Tags,
 	}
-	for _, v := range vols {
-		if a := v.Attachment; a != nil && a.InstanceID == i.ID {
-			d := blockDeviceXML{DeviceName: a.Device}
-			d.Ebs.VolumeID, d.Ebs.Status = v.ID, a.State
-			d.Ebs.AttachTime, d.Ebs.DeleteOnTermination = timeXML(a.Time), a.DeleteOnTermination
-			out.Devices = append(out.Devices, d)
-		}
+	for _, v := range attached {
+		a := v.Attachment
+		d := blockDeviceXML{DeviceName: a.Device}
+		d.Ebs.VolumeID, d.Ebs.Status = v.ID, a.State
+		d.Ebs.AttachTime, d.Ebs.DeleteOnTermination = timeXML(a.Time), a.DeleteOnTermination
+		out.Devices = append(out.Devices, d)
 	}
 	return out
 }

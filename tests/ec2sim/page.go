@@ -54,7 +54,10 @@ func (p page) noIDs(param string, ids []string) error {
 // of the next one. The token names a key, so it stays right when items come
 // and go between calls.
 func paged[T any](p page, items []T, key func(T) string) ([]T, string) {
-	sort.SliceStable(items, func(i, j int) bool { return key(items[i]) < key(items[j]) })
+	before := func(i, j int) bool { return key(items[i]) < key(items[j]) }
+	if !sort.SliceIsSorted(items, before) {
+		sort.SliceStable(items, before)
+	}
 	start := 0
 	if p.after != "" {
 		start = sort.Search(len(items), func(i int) bool { return key(items[i]) > p.after })

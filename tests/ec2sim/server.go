@@ -41,7 +41,7 @@ type Server struct {
 	stale    time.Duration
 	jitter   bool
 	rng      *rand.Rand
-	dirty    bool
+	journal  journal
 	history  history
 	plugging map[string]bool   // volumes a plug call is under way for
 	timers   map[string]func() // stops the timer of a volume or snapshot
@@ -145,7 +145,7 @@ func (s *Server) Close() error {
 	}
 	s.mu.Unlock()
 	s.cancel()
-	err := s.http.Close()
+	err := errors.Join(s.http.Close(), s.journal.close())
 	for _, srv := range s.imdsServers {
 		err = errors.Join(err, srv.Close())
 	}
@@ -184,7 +184,7 @@ func (s *Server) Advance(d time.Duration) error {
 		return errors.New("ec2sim: this clock cannot be advanced")
 	}
 	w.Advance(d)
-	return s.update(func() error { s.st.Warp = w.Offset(); s.dirty = true; return nil })
+	return s.update(func() error { s.st.Warp = w.Offset(); s.journal.dirty = true; return nil })
 }
 
 // update runs f with the lock held and makes what it changed durable. An
@@ -203,14 +203,10 @@ func (s *Server) update(f func() error) error {
 }
 
 func (s *Server) commit() error {
-	if !s.dirty {
-		return nil
-	}
-	if err := s.st.save(s.opt.StateDir); err != nil {
+	if err := s.journal.commit(s.st, s.opt.StateDir); err != nil {
 		s.opt.Logger.Error("state not saved", "err", err)
 		return err
 	}
-	s.dirty = false
 	return nil
 }
 

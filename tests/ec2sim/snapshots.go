@@ -255,7 +255,7 @@ func (s *Server) describeSnapshots(r *request) (response, error) {
 		}
 	}
 	s.mu.Lock()
-	snaps := s.history.snapshots.asOf(s.visible())
+	snaps := s.history.snapshots.asOf(s.visible(), ids...)
 	s.mu.Unlock()
 	if owners := r.list("Owner"); len(owners) > 0 && !slices.Contains(owners, "self") && !slices.Contains(owners, s.opt.AccountID) {
 		snaps = nil // all snapshots here are the account's own

@@ -12,10 +12,12 @@ import (
 	"time"
 )
 
-// state is everything that survives a restart, kept as one JSON file.
+// state is everything that survives a restart: one JSON file, and a journal of
+// what changed since that was written.
 type state struct {
 	Seed      int64                `json:"seed"`
 	Serial    int64                `json:"serial"` // ids given out so far
+	Commits   int64                `json:"commits,omitempty"`
 	Warp      time.Duration        `json:"warp,omitempty"`
 	Volumes   map[string]*Volume   `json:"volumes"`
 	Snapshots map[string]*Snapshot `json:"snapshots"`
@@ -44,6 +46,14 @@ func loadState(dir string, seed int64) (*state, error) {
 			return nil, fmt.Errorf("parse %s: %w", filepath.Join(dir, stateFile), err)
 		}
 	}
+	st.fill()
+	if err := st.replay(dir); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+func (st *state) fill() {
 	if st.Volumes == nil {
 		st.Volumes = map[string]*Volume{}
 	}
@@ -56,7 +66,6 @@ func loadState(dir string, seed int64) (*state, error) {
 	if st.Tokens == nil {
 		st.Tokens = map[string]*token{}
 	}
-	return st, nil
 }
 
 // save replaces the state file atomically. It survives the death of the

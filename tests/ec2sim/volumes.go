@@ -93,6 +93,7 @@ func (s *Server) createVolume(r *request) (response, error) {
 			v.Token = t
 			s.forgetTokens(now)
 			s.st.Tokens[t] = &token{Fingerprint: r.fingerprint(), VolumeID: v.ID, Time: now}
+			s.journal.tokens.mark(t)
 		}
 		out.volumeXML = s.volumeXML(v)
 		s.touchVolume(v)
@@ -299,7 +300,7 @@ func (s *Server) visibleVolumes(r *request, pg page) ([]*Volume, error) {
 		}
 	}
 	s.mu.Lock()
-	all := s.history.volumes.asOf(s.visible())
+	all := s.history.volumes.asOf(s.visible(), ids...)
 	s.mu.Unlock()
 	if len(ids) == 0 {
 		return all, nil
