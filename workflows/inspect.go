@@ -173,6 +173,17 @@ func askNode(ctx workflow.Context, node string) workflow.Context {
 	})
 }
 
+// surveyNode is for a look at all disks of a node: at once heard, or not at all.
+func surveyNode(ctx workflow.Context, node string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              contract.NodeQueue(node),
+		ScheduleToStartTimeout: askPatience,
+		StartToCloseTimeout:    2 * time.Minute,
+		HeartbeatTimeout:       contract.NodeHeartbeat,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, MaximumAttempts: 2},
+	})
+}
+
 // nodeRefusal says why a node gave no answer.
 func nodeRefusal(node string, err error) *contract.Refusal {
 	if r, ok := contract.AsRefusal(err); ok {

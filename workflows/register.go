@@ -19,5 +19,10 @@ func Register(r worker.WorkflowRegistry) {
 	bind(contract.RehomeWorkflow, Rehome)
 	bind(contract.DeleteDiskWorkflow, DeleteDisk)
 	bind(contract.RetireWorkflow, Retire)
+	bind(contract.RightsizeWorkflow, Rightsize)
+	bind(contract.RightsizeShardWorkflow, RightsizeShard)
+	bind(contract.ProposeWorkflow, Propose)
+	bind(contract.ReapWorkflow, Reap)
+	bind(contract.CleanWorkflow, Clean)
 	RegisterInspect(r)
 }

@@ -1,9 +1,12 @@
 package contract
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
+
+	"go.temporal.io/sdk/workflow"
 )
 
 // Workflows of the whole fleet. Schedules run them; a person may start them by
@@ -19,7 +22,7 @@ const (
 	ProposeWorkflow = "Propose"
 	// ReapWorkflow (ReapInput, ReapResult) finds what nothing needs any more.
 	ReapWorkflow = "Reap"
-	// CleanWorkflow (CleanInput, CleanResult) removes what one disk does not need.
+	// CleanWorkflow (CleanInput, Result) removes what one disk does not need.
 	// Its id is the disk's, so nothing else happens to the disk meanwhile.
 	CleanWorkflow = "Clean"
 )
@@ -224,12 +227,12 @@ func (t *Totals) Add(o Totals) {
 	t.Held = addCounts(t.Held, o.Held)
 }
 
-func addCounts[K comparable](to, from map[K]int) map[K]int {
+func addCounts[K cmp.Ordered](to, from map[K]int) map[K]int {
 	if len(from) > 0 && to == nil {
 		to = map[K]int{}
 	}
-	for k, n := range from {
-		to[k] += n
+	for _, k := range workflow.DeterministicKeys(from) {
+		to[k] += from[k]
 	}
 	return to
 }
@@ -297,11 +300,12 @@ type ReapResult struct {
 
 // CleanInput names what of one disk may be removed.
 type CleanInput struct {
-	Disk      DiskID        `json:"disk"`
-	Leftovers []Leftover    `json:"leftovers"`
-	MinAge    time.Duration `json:"minAgeNanos,omitempty"`
-	Grace     time.Duration `json:"graceNanos,omitempty"`
-	Settings  Settings      `json:"settings,omitzero"`
+	Disk      DiskID     `json:"disk"`
+	Leftovers []Leftover `json:"leftovers"`
+	// Hosts are nodes by zone where a header can be read when the disk itself is up
+	// nowhere.
+	Hosts    map[string]string `json:"hosts,omitempty"`
+	Settings Settings          `json:"settings,omitzero"`
 }
 
 // Validate refuses what cannot be carried out.

@@ -217,6 +217,7 @@ type Result struct {
 	Volumes         []string `json:"volumes,omitempty"`        // backing at the end
 	Retired         []string `json:"retiredVolumes,omitempty"` // volumes given to Retire
 	Steps           []string `json:"steps,omitempty"`          // dry run: what would be done
+	Fates           []Fate   `json:"fates,omitempty"`          // of Clean's leftovers
 }
 
 // Phase of an operation, as progress, search attribute and current details

@@ -23,7 +23,7 @@ var never = []struct {
 	why    string
 }{
 	{
-		from: []string{"./workflows/...", "./internal/plan", "./internal/contract"},
+		from: []string{"./workflows/...", "./internal/plan", "./internal/fleet", "./internal/contract"},
 		to:   slices.Concat(aws, kubernetes, node, []string{"os/exec", "./activities/...", "./worker/...", "./starter/..."}),
 		why:  "a workflow is replayed: whatever touches the world is an activity",
 	},
@@ -110,7 +110,7 @@ var only = []struct {
 	{"./internal/policy", []string{"./internal/plan", "./internal/contract", "go.yaml.in/yaml/v3"}, []string{"os", "os/exec", "net", "net/http"}, "a document in, rules out"},
 	{
 		"./workflows",
-		[]string{"./internal/contract", "./internal/plan", "go.temporal.io/sdk/...", "go.temporal.io/api/enums/v1"},
+		[]string{"./internal/contract", "./internal/fleet", "./internal/plan", "go.temporal.io/sdk/...", "go.temporal.io/api/enums/v1"},
 		[]string{"os", "os/exec", "net", "net/http", "math/rand", "math/rand/v2", "crypto/rand", "sync", "context"},
 		"a workflow has no clock, chance, thread or file of its own",
 	},

@@ -1,0 +1,263 @@
+// Package fleet implements the activities that look at all disks and plan for
+// them. It reaches EC2 through the World it is given, asks Temporal's visibility
+// what runs, and changes nothing but its own metrics and, for Reap, snapshots that
+// nothing needs.
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/fleet"
+	"github.com/ebb-storage/ebb/internal/plan"
+	"github.com/ebb-storage/ebb/internal/policy"
+)
+
+// World is what EC2 knows.
+type World interface {
+	// Census counts disks by node, and what moves and modifications there are.
+	// Budgets are left empty.
+	Census(ctx context.Context) (fleet.Census, error)
+	// DisksOn lists the disks attached to nodes, at most fleet.ShardNodes of them.
+	DisksOn(ctx context.Context, nodes []string) ([]contract.DiskFacts, error)
+	// Leftovers lists what the tags say nothing needs.
+	Leftovers(ctx context.Context, minAge, grace, retention time.Duration) ([]contract.Leftover, error)
+	// DeleteSnapshot deletes a snapshot whose tags say that Ebb made it for disk.
+	DeleteSnapshot(ctx context.Context, disk contract.DiskID, snapshot string) error
+}
+
+// Operations tells which operation runs on which disk.
+type Operations func(ctx context.Context) (map[contract.DiskID]Operation, error)
+
+// Operation is one that runs.
+type Operation struct {
+	Type string // workflow type
+	Node string // where; empty: not known
+}
+
+// Options of the activities.
+type Options struct {
+	World      World
+	Operations Operations // nil: Temporal's visibility, through the worker's client
+	Prices     plan.Prices
+	Limits     plan.Limits // zero: plan.DefaultLimits
+	// Cluster that the disks are in, for policies.
+	Cluster string
+	Metrics prometheus.Registerer // nil: none
+	Log     *slog.Logger
+}
+
+// Activities implements the activities of internal/fleet. Its methods are safe
+// for concurrent use.
+type Activities struct {
+	Options
+	metrics *metrics
+}
+
+// New makes the activities.
+func New(o Options) *Activities {
+	if o.Operations == nil {
+		o.Operations = visible
+	}
+	if len(o.Limits.Types) == 0 {
+		o.Limits = plan.DefaultLimits()
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return &Activities{Options: o, metrics: newMetrics(o.Metrics)}
+}
+
+// Register binds the activities on a worker of contract.ControlQueue.
+func (a *Activities) Register(r worker.ActivityRegistry) {
+	fleet.TakeCensus.Register(r, edge(a.Census))
+	fleet.TakeInventory.Register(r, edge(a.Inventory))
+	fleet.PlanDisks.Register(r, edge(a.Plan))
+	fleet.PublishRun.Register(r, edge(a.Publish))
+	fleet.ListLeftovers.Register(r, edge(a.Leftovers))
+	fleet.DeleteSnapshot.Register(r, edge(a.DeleteSnapshot))
+}
+
+// edge is where an error becomes a Temporal error, once.
+func edge[In, Out any](fn func(context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
+	return func(ctx context.Context, in In) (Out, error) {
+		out, err := fn(ctx, in)
+		if err != nil {
+			var zero Out
+			return zero, contract.ActivityError(err)
+		}
+		return out, nil
+	}
+}
+
+// load reads a policy; an empty one is the defaults.
+func load(text string) (*policy.Policy, error) {
+	if strings.TrimSpace(text) == "" {
+		return &policy.Policy{}, nil
+	}
+	p, err := policy.Load([]byte(text))
+	if err != nil {
+		return nil, contract.Refuse(contract.BadInput, "the policy has mistakes: %v", err).
+			WithNext("check the document: ebb policy lint")
+	}
+	return p, nil
+}
+
+// Census implements fleet.TakeCensus.
+func (a *Activities) Census(ctx context.Context, in fleet.CensusInput) (fleet.Census, error) {
+	p, err := load(in.Policy)
+	if err != nil {
+		return fleet.Census{}, err
+	}
+	c, err := a.World.Census(ctx)
+	if err != nil {
+		return fleet.Census{}, err
+	}
+	running, err := a.Operations(ctx)
+	if err != nil {
+		return fleet.Census{}, fmt.Errorf("which operations run: %w", err)
+	}
+	// A move that has just begun has no volume yet, one of another Temporal
+	// namespace no workflow here: the greater number counts.
+	zones := map[string]string{}
+	for _, n := range c.Nodes {
+		zones[n.Node] = n.Zone
+	}
+	byNode, byZone, moves := map[string]int{}, map[string]int{}, 0
+	for _, op := range running {
+		if op.Type == contract.ShrinkWorkflow {
+			byNode[op.Node]++
+			byZone[zones[op.Node]]++
+			moves++
+		}
+	}
+	c.Running.MovesByNode = greater(c.Running.MovesByNode, byNode)
+	c.Running.MovesByZone = greater(c.Running.MovesByZone, byZone)
+	c.Running.Moves = max(c.Running.Moves, moves)
+	c.Budgets = p.Budgets
+	return c, nil
+}
+
+func greater(a, b map[string]int) map[string]int {
+	out := maps.Clone(a)
+	if out == nil {
+		out = map[string]int{}
+	}
+	for k, n := range b {
+		if k != "" {
+			out[k] = max(out[k], n)
+		}
+	}
+	return out
+}
+
+// Inventory implements fleet.TakeInventory.
+func (a *Activities) Inventory(ctx context.Context, in fleet.InventoryInput) (fleet.Inventory, error) {
+	p, err := load(in.Policy)
+	if err != nil {
+		return fleet.Inventory{}, err
+	}
+	disks, err := a.World.DisksOn(ctx, in.Nodes)
+	if err != nil {
+		return fleet.Inventory{}, err
+	}
+	slices.SortFunc(disks, func(x, y contract.DiskFacts) int { return strings.Compare(string(x.Disk), string(y.Disk)) })
+	var out fleet.Inventory
+	index := map[string]int{}
+	for _, d := range disks {
+		f := plan.FactsOf(contract.DiskReport{Facts: d})
+		if len(f.Volumes) == 0 {
+			continue // nothing but leftovers
+		}
+		f.Cluster = a.Cluster
+		r := RuleFor(p, f, in.Switches)
+		key := r.Name + "\x00" + string(r.Mode)
+		n, known := index[key]
+		if !known {
+			n = len(out.Rules)
+			index[key] = n
+			out.Rules = append(out.Rules, r)
+		}
+		e := fleet.Entry{Facts: f, Rule: n}
+		for _, x := range in.Extras {
+			if x.Disk == f.Disk && x.Until.After(in.Now) {
+				e.ExtraBytes += x.Bytes
+				if x.Until.After(e.ExtraUntil) {
+					e.ExtraUntil = x.Until
+				}
+			}
+		}
+		if r.Mode == plan.Enforce {
+			e.Guide = guide(r, e, in.Settings)
+		}
+		e.Facts.Tags, e.Facts.Labels = nil, nil // nobody needs them any more
+		out.Disks = append(out.Disks, e)
+	}
+	return out, nil
+}
+
+// RuleFor is what holds for a disk: the policy, and the last switch that selects
+// the disk.
+func RuleFor(p *policy.Policy, f plan.Facts, switches []contract.Switch) plan.Rule {
+	r, _ := p.For(f)
+	for _, s := range switches {
+		if selects(s, f, r) {
+			r.Mode = s.Mode
+		}
+	}
+	return r
+}
+
+func selects(s contract.Switch, f plan.Facts, r plan.Rule) bool {
+	is := func(want string, have ...string) bool { return want == "" || slices.Contains(have, want) }
+	if !is(s.Disk, string(f.Disk), f.Name) || !is(s.Cluster, f.Cluster) || !is(s.Namespace, f.Namespace) || !is(s.Rule, strings.Split(r.Name, " + ")...) {
+		return false
+	}
+	for k, v := range s.Tags {
+		if have, ok := f.Tags[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+func guide(r plan.Rule, e fleet.Entry, base contract.Settings) *contract.Guide {
+	return &contract.Guide{
+		HeadroomBytes: r.HeadroomBytes, HeadroomPercent: r.HeadroomPercent, HeadroomTime: r.HeadroomTime,
+		ExtraBytes: e.ExtraBytes, ExtraUntil: e.ExtraUntil,
+		CeilingGiB: r.CeilingGiB, FailAtCeiling: r.AtCeiling == plan.AtCeilingFail,
+		Settings: fleet.SettingsOf(r, base),
+	}
+}
+
+// Leftovers implements fleet.ListLeftovers.
+func (a *Activities) Leftovers(ctx context.Context, in contract.ReapInput) (fleet.Leftovers, error) {
+	def := func(d, otherwise time.Duration) time.Duration {
+		if d == 0 {
+			return otherwise
+		}
+		return d
+	}
+	found, err := a.World.Leftovers(ctx, def(in.MinAge, contract.DefaultReapAge), def(in.Grace, contract.DefaultGrace), def(in.SnapshotRetention, contract.DefaultRetention))
+	if err != nil {
+		return fleet.Leftovers{}, err
+	}
+	const most = 1000
+	out := fleet.Leftovers{Leftovers: found, More: len(found) > most}
+	out.Leftovers = found[:min(len(found), most)]
+	return out, nil
+}
+
+// DeleteSnapshot implements fleet.DeleteSnapshot.
+func (a *Activities) DeleteSnapshot(ctx context.Context, in fleet.DeleteSnapshotInput) (struct{}, error) {
+	return struct{}{}, a.World.DeleteSnapshot(ctx, in.Disk, in.Snapshot)
+}

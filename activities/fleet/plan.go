@@ -1,0 +1,135 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/fleet"
+	"github.com/ebb-storage/ebb/internal/plan"
+)
+
+// Plan implements fleet.PlanDisks.
+func (a *Activities) Plan(ctx context.Context, in fleet.PlanInput) (fleet.Plan, error) {
+	running, err := a.Operations(ctx)
+	if err != nil {
+		return fleet.Plan{}, fmt.Errorf("which operations run: %w", err)
+	}
+	rules := in.Inventory.Rules
+	for i := range rules {
+		if err := locate(&rules[i]); err != nil {
+			return fleet.Plan{}, err
+		}
+	}
+	surveys := make(map[contract.DiskID]contract.DiskSurvey, len(in.Surveys))
+	for _, s := range in.Surveys {
+		surveys[s.Disk] = s
+	}
+	out := fleet.Plan{
+		Decisions: make([]plan.Decision, 0, len(in.Inventory.Disks)),
+		Rules:     map[string]plan.Rule{},
+		Totals:    contract.Totals{Modes: map[contract.Mode]int{}, Wanted: map[string]int{}, Held: map[string]int{}},
+	}
+	for _, e := range in.Inventory.Disks {
+		if e.Rule < 0 || e.Rule >= len(rules) {
+			return fleet.Plan{}, fmt.Errorf("disk %s: no rule %d in the inventory", e.Facts.Disk, e.Rule)
+		}
+		r := rules[e.Rule]
+		r.ExtraBytes, r.ExtraUntil = e.ExtraBytes, e.ExtraUntil
+		d := a.decide(in.Now, e.Facts, surveys[e.Facts.Disk], r, running[e.Facts.Disk])
+		out.Rules[r.Name] = rules[e.Rule]
+		out.Decisions = append(out.Decisions, d)
+		a.count(&out.Totals, e.Facts, surveys[e.Facts.Disk].Measurement, d)
+	}
+	return out, nil
+}
+
+func (a *Activities) decide(now time.Time, f plan.Facts, s contract.DiskSurvey, r plan.Rule, op Operation) plan.Decision {
+	if s.Measurement == nil {
+		why := s.Problem
+		if why == "" {
+			why = "its node did not answer"
+		}
+		return plan.Decision{
+			Disk: f.Disk, Node: f.Node, Zone: f.Zone, Rule: r.Name, Mode: r.Mode, GiB: f.BackingGiB(), FromGiB: f.BackingGiB(),
+			Enough: true, Action: plan.None, Wanted: plan.None, Why: plan.WhyFacts, Reason: "not measured: " + why,
+		}
+	}
+	f = f.Measured(*s.Measurement)
+	if op.Type != "" {
+		f.Operation = op.Type
+	}
+	return plan.Decide(now, f, s.Usage, r, a.Limits, a.Prices)
+}
+
+func (a *Activities) count(t *contract.Totals, f plan.Facts, m *contract.Measurement, d plan.Decision) {
+	t.Disks++
+	t.Modes[d.Mode]++
+	backing := f.BackingGiB() * contract.GiB
+	t.BackingBytes += backing
+	t.USDMonth += a.Prices.BackingMonth(f.Volumes)
+	if m == nil {
+		t.Unmeasured++
+	} else {
+		t.Measured++
+		t.SizeBytes += m.SizeBytes
+		t.UsedBytes += m.PoolUsedBytes
+		t.MeasuredBytes += backing
+	}
+	if d.Wanted != plan.None {
+		t.Wanted[string(d.Wanted)]++
+		if d.Why != plan.WhyNone {
+			t.Held[string(d.Why)]++
+		}
+		if d.Wanted == plan.Shrink {
+			t.SavingUSDMonth += d.SavingUSDMonth
+		}
+	}
+}
+
+// locate gives a rule's windows their time zones back, which JSON does not carry.
+func locate(r *plan.Rule) error {
+	for i, w := range r.Windows {
+		loc, err := time.LoadLocation(w.Zone)
+		if err != nil {
+			return contract.Refuse(contract.BadInput, "%s: time zone %q: %v", r, w.Zone, err).
+				WithNext("install the time zones where the worker runs, or use UTC in the policy")
+		}
+		r.Windows[i].Location = loc
+	}
+	return nil
+}
+
+// visible asks Temporal's visibility for the operations that run. It may be a
+// moment behind.
+func visible(ctx context.Context) (map[contract.DiskID]Operation, error) {
+	out := map[contract.DiskID]Operation{}
+	c := activity.GetClient(ctx)
+	namespace := activity.GetInfo(ctx).WorkflowNamespace
+	var page []byte
+	for {
+		res, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+			Namespace: namespace, PageSize: 1000, NextPageToken: page,
+			Query: `WorkflowId STARTS_WITH "disk/" AND ExecutionStatus = "Running"`,
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range res.GetExecutions() {
+			op := Operation{Type: w.GetType().GetName()}
+			if p := w.GetSearchAttributes().GetIndexedFields()[contract.AttrNode]; p != nil {
+				_ = converter.GetDefaultDataConverter().FromPayload(p, &op.Node) // not known, then
+			}
+			out[contract.DiskID(w.GetExecution().GetWorkflowId()[len("disk/"):])] = op
+		}
+		if page = res.GetNextPageToken(); len(page) == 0 {
+			return out, nil
+		}
+		activity.RecordHeartbeat(ctx, len(out))
+	}
+}
