@@ -33,11 +33,12 @@ type Activities struct {
 	log       *slog.Logger
 	now       func() time.Time
 	beat      time.Duration
+	survey    *surveyor
 }
 
 // NewActivities makes the adapters. preflight answers the Preflight activity.
 func NewActivities(d Disks, u *Usage, m *Metrics, preflight func(context.Context) contract.PreflightResult, log *slog.Logger) *Activities {
-	return &Activities{disks: d, usage: u, metrics: m, preflight: preflight, log: log, now: time.Now, beat: heartbeatEvery}
+	return &Activities{disks: d, usage: u, metrics: m, preflight: preflight, log: log, now: time.Now, beat: heartbeatEvery, survey: newSurveyor(d, u)}
 }
 
 // Register binds every node activity on a worker.
@@ -107,6 +108,17 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 		do:       short(d.Expand),
 	}.register(r, a)
 	a.registerMove(r)
+	handler[contract.SurveyInput, contract.SurveyResult]{
+		activity: contract.SurveyNode, check: checkSurvey,
+		about: func(contract.SurveyInput) subject { return subject{} },
+		do:    short(a.survey.disks),
+	}.register(r, a)
+	handler[contract.ReadHeadersInput, contract.ReadHeadersResult]{
+		activity: contract.ReadHeaders,
+		check:    checkHeaders,
+		about:    func(in contract.ReadHeadersInput) subject { return subject{volumes: in.Volumes} },
+		do:       short(a.survey.headers),
+	}.register(r, a)
 	handler[contract.PreflightInput, contract.PreflightResult]{
 		activity: contract.Preflight,
 		check:    func(contract.PreflightInput) error { return nil },

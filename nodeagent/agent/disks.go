@@ -31,6 +31,12 @@ type Disks interface {
 	RetireBacking(ctx context.Context, in contract.MoveInput) (contract.RetireBackingResult, error)
 	AbortMove(ctx context.Context, in contract.MoveInput) (contract.Measurement, error)
 	Throttle(ctx context.Context, in contract.ThrottleMoveInput) error
+	// Guide tells what a policy wants of a disk, until the next one or the end of
+	// the process. It does not wait for the disk.
+	Guide(id contract.DiskID, g contract.Guide)
+	// Header reads what is on a volume, whichever disk it belongs to. It changes
+	// nothing. That a volume is not attached, or damaged, is part of the answer.
+	Header(ctx context.Context, volume string) (contract.VolumeHeader, error)
 	// Reconcile runs once at start: resumes anything suspended, assembles what
 	// is complete, removes half-built stacks. The disks it brought up are
 	// returned even when others failed.

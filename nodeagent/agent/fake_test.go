@@ -168,6 +168,17 @@ func (f *fakeDisks) Throttle(ctx context.Context, in contract.ThrottleMoveInput)
 	return f.call(ctx, "Throttle", in, nil)
 }
 
+func (f *fakeDisks) Guide(id contract.DiskID, g contract.Guide) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, "Guide")
+	f.inputs["Guide "+string(id)] = g
+}
+
+func (f *fakeDisks) Header(ctx context.Context, volume string) (contract.VolumeHeader, error) {
+	return contract.VolumeHeader{Volume: volume, Present: true, Disk: testDisk}, f.call(ctx, "Header "+volume, nil, nil)
+}
+
 func (f *fakeDisks) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
 	return f.Disks(), f.call(ctx, "Reconcile", nil, nil)
 }

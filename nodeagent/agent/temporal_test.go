@@ -108,6 +108,15 @@ func everyActivity(t *testing.T, c client.Client, d *fakeDisks) {
 	past, err := do(t, c, contract.ReadHistory, contract.ReadHistoryInput{Disk: testDisk})
 	require.NoError(t, err)
 	require.Equal(t, []contract.HistoryHour{{Hour: time.Unix(500_000*3600, 0).UTC(), UsedMaxBytes: contract.GiB}}, past.Hours)
+	survey, err := do(t, c, contract.SurveyNode, contract.SurveyInput{Disks: []contract.SurveyDisk{
+		{Disk: testDisk, LookBack: time.Hour, Guide: &contract.Guide{CeilingGiB: 60}}, {Disk: otherDisk},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, contract.GiB, survey.Disks[0].Measurement.PoolUsedBytes)
+	require.NotEmpty(t, survey.Disks[1].Problem)
+	headers, err := do(t, c, contract.ReadHeaders, contract.ReadHeadersInput{Volumes: []string{testVol}})
+	require.NoError(t, err)
+	require.Equal(t, testVol, headers.Headers[0].Volume)
 	trim, err := do(t, c, contract.TrimDisk, contract.TrimDiskInput{Disk: testDisk})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, trim.TrimmedBytes)

@@ -27,14 +27,15 @@ const (
 	runway = time.Minute
 )
 
-// Usage keeps the latest measurement of every disk and estimates how fast it
-// fills. It is safe for concurrent use.
+// Usage keeps the latest measurement of every disk and the guide that its policy
+// gave it, and estimates how fast it fills. It is safe for concurrent use.
 type Usage struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	disks map[contract.DiskID]*diskUsage
-	seen  func(contract.Measurement) // may be nil
+	mu     sync.Mutex
+	disks  map[contract.DiskID]*diskUsage
+	guides map[contract.DiskID]contract.Guide // as last told, until the agent ends
+	seen   func(contract.Measurement)         // may be nil
 }
 
 type diskUsage struct {
@@ -46,7 +47,21 @@ type diskUsage struct {
 
 // NewUsage makes an empty Usage.
 func NewUsage() *Usage {
-	return &Usage{now: time.Now, disks: make(map[contract.DiskID]*diskUsage)}
+	return &Usage{now: time.Now, disks: make(map[contract.DiskID]*diskUsage), guides: make(map[contract.DiskID]contract.Guide)}
+}
+
+// setGuide keeps what a policy wants of a disk.
+func (u *Usage) setGuide(id contract.DiskID, g contract.Guide) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.guides[id] = g
+}
+
+// guide is what a policy wants of a disk; the zero Guide when none was told.
+func (u *Usage) guide(id contract.DiskID) contract.Guide {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.guides[id]
 }
 
 // Observe takes a measurement into account and fills in its FillRate when the

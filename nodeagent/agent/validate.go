@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 )
@@ -53,6 +54,72 @@ func checkMove(in contract.MoveInput) error {
 
 func checkThrottle(in contract.ThrottleMoveInput) error {
 	return errors.Join(in.Disk.Validate(), contract.ValidateToken(in.Move), checkRate(in.MiBs))
+}
+
+// Bounds of what one call may ask for. An instance attaches 128 volumes at most.
+const (
+	maxSurvey  = 500
+	maxHeaders = 500
+	// maxHeadroomTime is the longest fill a disk's headroom can be asked to last.
+	maxHeadroomTime = 30 * 24 * time.Hour
+)
+
+func checkSurvey(in contract.SurveyInput) error {
+	var errs []error
+	if n := len(in.Disks); n == 0 || n > maxSurvey {
+		errs = append(errs, fmt.Errorf("%d disks: want 1 to %d", n, maxSurvey))
+		return errors.Join(errs...)
+	}
+	seen := make(map[contract.DiskID]bool, len(in.Disks))
+	for i, d := range in.Disks {
+		err := d.Disk.Validate()
+		switch {
+		case err != nil:
+		case seen[d.Disk]:
+			err = fmt.Errorf("disk %s: named twice", d.Disk)
+		case d.LookBack < 0:
+			err = fmt.Errorf("disk %s: lookBack %s: want 0 or more", d.Disk, d.LookBack)
+		case d.Guide != nil:
+			if err = checkGuide(*d.Guide); err != nil {
+				err = fmt.Errorf("disk %s: guide: %w", d.Disk, err)
+			}
+		}
+		seen[d.Disk] = true
+		if err != nil {
+			errs = append(errs, fmt.Errorf("disks[%d]: %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkGuide(g contract.Guide) error {
+	errs := []error{g.Settings.Validate()}
+	if g.HeadroomBytes < 0 || g.HeadroomBytes > contract.MaxDiskBytes || g.ExtraBytes < 0 || g.ExtraBytes > contract.MaxDiskBytes {
+		errs = append(errs, errors.New("headroomBytes, extraBytes: want 0 bytes to 64 TiB"))
+	}
+	if !(g.HeadroomPercent >= 0 && g.HeadroomPercent <= 10) { // not a number is neither
+		errs = append(errs, errors.New("headroomPercent: want 0 to 10 (0.1 is 10%)"))
+	}
+	if g.HeadroomTime < 0 || g.HeadroomTime > maxHeadroomTime {
+		errs = append(errs, fmt.Errorf("headroomTimeNanos: want 0 to %s", maxHeadroomTime))
+	}
+	if g.ExtraBytes > 0 && g.ExtraUntil.IsZero() {
+		errs = append(errs, errors.New("extraBytes: want extraUntil too"))
+	}
+	if g.CeilingGiB < 0 || g.CeilingGiB > contract.MaxDiskBytes/contract.GiB {
+		errs = append(errs, errors.New("ceilingGiB: want 1 to 65536 (or 0 for all that the disk can use)"))
+	}
+	if g.FailAtCeiling && g.CeilingGiB == 0 {
+		errs = append(errs, errors.New("failAtCeiling: want ceilingGiB too"))
+	}
+	return errors.Join(errs...)
+}
+
+func checkHeaders(in contract.ReadHeadersInput) error {
+	if n := len(in.Volumes); n > maxHeaders {
+		return fmt.Errorf("%d volumes: want at most %d", n, maxHeaders)
+	}
+	return checkVolumes(in.Volumes, 1)
 }
 
 func checkRate(mibs int64) error {

@@ -144,27 +144,39 @@ func (m *Manager) claimable(ctx context.Context, id string, head *format.Header)
 	if !errors.Is(err, format.ErrBlank) {
 		return headerRefusal(id, err).WithDisk(disk)
 	}
-	n, err := dev.Bytes()
+	none, err := blank(dev)
 	if err != nil {
 		return err
 	}
-	// A header that was never written leaves at most the guard behind; any other
-	// byte where filesystems and partition tables keep theirs is somebody's data.
+	if !none {
+		return headerRefusal(id, format.ErrForeign).WithDisk(disk)
+	}
+	return nil
+}
+
+// blank tells that nothing is on a volume that has no header. A header that was
+// never written leaves at most the guard behind; any other byte where filesystems
+// and partition tables keep theirs is somebody's data.
+func blank(dev *volume.Device) (bool, error) {
+	n, err := dev.Bytes()
+	if err != nil {
+		return false, err
+	}
 	for _, off := range []int64{0, 1 << 20, 2 << 20, 3 << 20, n - 1<<20} {
 		buf := volume.AlignedBuffer(1 << 20)
 		if _, err := dev.ReadAt(buf, off); err != nil {
-			return fmt.Errorf("read volume %s: %w", id, err)
+			return false, fmt.Errorf("read volume %s: %w", dev.ID(), err)
 		}
 		if off == 0 && string(buf[:sector]) == string(format.Guard(uint64(n))) {
 			clear(buf[:sector])
 		}
 		for _, c := range buf {
 			if c != 0 {
-				return headerRefusal(id, format.ErrForeign).WithDisk(disk)
+				return false, nil
 			}
 		}
 	}
-	return nil
+	return true, nil
 }
 
 func (m *Manager) volumeBytes(ctx context.Context, id string) (int64, error) {

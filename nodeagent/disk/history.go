@@ -110,10 +110,14 @@ func (m *Manager) history(ctx context.Context, b *backing) ([]format.Usage, erro
 }
 
 // History is the disk's hourly usage, oldest first, for at least 90 days once it
-// is that old. It moves with the disk from volume to volume.
+// is that old. It moves with the disk from volume to volume. Of a disk that is up
+// only its own volume is read: another one may not answer.
 func (m *Manager) History(ctx context.Context, d contract.DiskID) ([]format.Usage, error) {
-	h := m.lock(d)
+	h := m.lockLive(d)
 	defer h.mu.Unlock()
+	if h.view != nil && h.view.active != nil {
+		return m.history(ctx, h.view.active)
+	}
 	v, err := m.look(ctx, d)
 	if err != nil || v.active == nil {
 		return nil, err

@@ -37,6 +37,7 @@ type Manager struct {
 	disks   map[contract.DiskID]*handle
 	percent map[contract.DiskID]float64 // by disk with a throttled copy: kcopyd's share of time
 	hurried int                         // swaps under way: no copy is throttled meanwhile
+	guides  map[contract.DiskID]contract.Guide
 
 	loading sync.RWMutex // see load
 	copyJob string       // kcopyd's job size for others than us, in KiB
@@ -61,6 +62,7 @@ type handle struct {
 	rate     rate
 	hour     hourly
 	pressure time.Time
+	marked   time.Time // when the pool's low-water mark was last changed
 }
 
 // Targets are the device-mapper targets a node needs.
@@ -78,7 +80,7 @@ func NewManager(o Options) (*Manager, error) {
 		return nil, contract.Refuse(contract.NodeUnsupported, "the dm-thin-pool module is not loaded").
 			WithNext("run ebb preflight")
 	}
-	m := &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}, copyJob: findCopyJob()}
+	m := &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}, guides: map[contract.DiskID]contract.Guide{}, copyJob: findCopyJob()}
 	m.applyThrottle() // a dead agent's setting says nothing about the moves there are now
 	m.restoreCopyJob()
 	return m, nil

@@ -274,7 +274,7 @@ func (m *Manager) buildPool(ctx context.Context, b *backing) error {
 	}
 	last := dataTable[len(dataTable)-1]
 	_, err = m.ensure(name+partPool, dm.ThinPool(last.Start+last.Length, meta.Dev, data.Dev,
-		b.head.BlockBytes/sector, lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes))
+		b.head.BlockBytes/sector, m.markBlocks(b)))
 	if err != nil {
 		return err
 	}
@@ -432,13 +432,4 @@ func withVolume(err error, b *backing) error {
 		return r.WithDisk(contract.DiskID(b.head.Disk)).WithVolume(b.vols[0])
 	}
 	return err
-}
-
-// lowWater is how many free bytes make a pool ask for growth: 15% of it, at
-// least 256 MiB and at most 64 GiB, never more than a third of a small pool, and
-// not less than what fills in the half minute that a growth takes.
-func lowWater(poolBytes int64, fillRate float64) uint64 {
-	low := min(max(poolBytes*15/100, 256<<20), 64<<30)
-	low = max(low, int64(fillRate*30))
-	return uint64(min(low, poolBytes/3))
 }

@@ -26,7 +26,7 @@ const pressureInterval = time.Second
 // begins.
 func (m *Manager) Watch(ctx context.Context, handle func(Event)) error {
 	for {
-		next := watchInterval
+		next := m.nextLook()
 		if !m.inspectAll(ctx, handle) {
 			next = busyInterval
 		}
@@ -138,10 +138,16 @@ func (m *Manager) poolEvent(d contract.DiskID, h *handle, b *backing) (Event, bo
 	if st.Failed || st.Mode == "ro" {
 		return Event{Disk: d, Kind: EventReadError, Message: fmt.Sprintf("the pool of generation %d has failed", b.head.Generation)}, true
 	}
+	if b == h.view.active {
+		h.rate.add(time.Now(), used)
+	}
 	if total >= int64(b.head.SizeBytes) || total == 0 {
 		return Event{}, false
 	}
-	low := int64(lowWater(total, h.rate.value))
+	low := m.lowWater(b, total, used, h.rate.value)
+	if b == h.view.active && !full {
+		m.mark(d, h, low)
+	}
 	metaLow := st.TotalMeta > 0 && st.UsedMeta*100 > st.TotalMeta*90
 	if total-used > low && !full && !metaLow {
 		return Event{}, false

@@ -68,6 +68,28 @@ func WithFeature(pool Target, feature string) Target {
 	return pool
 }
 
+// WithLowWater is a pool's table, as the kernel prints it, with another low-water
+// mark, in blocks.
+func WithLowWater(pool Target, blocks uint64) Target {
+	f := strings.Fields(pool.Params)
+	if len(f) < 5 {
+		return pool
+	}
+	f[3] = strconv.FormatUint(blocks, 10)
+	pool.Params = strings.Join(f, " ")
+	return pool
+}
+
+// LowWater reads the low-water mark, in blocks, from a pool's table.
+func LowWater(pool Target) (blocks uint64, ok bool) {
+	f := strings.Fields(pool.Params)
+	if pool.Type != "thin-pool" || len(f) < 5 {
+		return 0, false
+	}
+	blocks, err := strconv.ParseUint(f[3], 10, 64)
+	return blocks, err == nil
+}
+
 // Thin maps the thin device id of a pool. Reads of what it does not map come from origin, or are zeros
 // when origin is nil.
 func Thin(length uint64, pool Dev, id uint32, origin *Dev) Target {

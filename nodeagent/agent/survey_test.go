@@ -1,0 +1,210 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+func surveyOf(ids ...contract.DiskID) (in contract.SurveyInput) {
+	for _, id := range ids {
+		in.Disks = append(in.Disks, contract.SurveyDisk{Disk: id, LookBack: 24 * time.Hour})
+	}
+	return in
+}
+
+func TestSurveyAnswersInOrder(t *testing.T) {
+	d, u := newFakeDisks(testDisk, otherDisk), NewUsage()
+	s := newSurveyor(d, u)
+	s.now = func() time.Time { return time.Unix(500_000*3600+1800, 0) }
+	gone := contract.DiskID("d-0123456789abcdef9")
+	guide := contract.Guide{HeadroomBytes: contract.GiB, CeilingGiB: 40}
+	in := surveyOf(otherDisk, gone, testDisk)
+	in.Disks[1].Guide, in.Disks[2].Guide = &guide, &guide
+	out, err := s.disks(t.Context(), in)
+	require.NoError(t, err)
+	require.Len(t, out.Disks, 3)
+	for i := range in.Disks {
+		require.Equal(t, in.Disks[i].Disk, out.Disks[i].Disk)
+	}
+	require.Contains(t, out.Disks[1].Problem, "not assembled on this node")
+	require.Nil(t, out.Disks[1].Measurement)
+	for _, i := range []int{0, 2} {
+		require.Empty(t, out.Disks[i].Problem)
+		require.Equal(t, contract.GiB, out.Disks[i].Measurement.PoolUsedBytes)
+		require.Equal(t, contract.GiB, out.Disks[i].Usage.PeakUsedBytes)
+		require.Equal(t, 30*time.Minute, out.Disks[i].Usage.Known)
+	}
+	require.Len(t, u.Latest(), 2, "measurements are observed")
+	require.Equal(t, guide, u.guide(testDisk))
+	require.Equal(t, guide, d.inputs["Guide "+string(testDisk)])
+	require.Zero(t, u.guide(otherDisk))
+	require.Zero(t, u.guide(gone), "a disk that is not here keeps no guide")
+
+	// No guide leaves the last one.
+	_, err = s.disks(t.Context(), surveyOf(testDisk))
+	require.NoError(t, err)
+	require.Equal(t, guide, u.guide(testDisk))
+}
+
+// A disk that does not answer delays no other, and is not asked again while the
+// first look at it lasts.
+func TestSurveyLeavesAStuckDiskBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ids []contract.DiskID
+		for i := range 40 {
+			ids = append(ids, contract.DiskID(fmt.Sprintf("d-%017x", i)))
+		}
+		d := newFakeDisks(ids...)
+		s := newSurveyor(d, NewUsage())
+		release := make(chan struct{})
+		var once sync.Once
+		var at, most atomic.Int32
+		d.handle(func(ctx context.Context, call string, _ func(contract.CopyProgress)) error {
+			if call != "Measure" {
+				return nil
+			}
+			n := at.Add(1)
+			defer at.Add(-1)
+			most.Store(max(most.Load(), n))
+			stuck := false
+			once.Do(func() { stuck = true })
+			if stuck {
+				<-release // whatever the context says
+			}
+			sleep(ctx, time.Second)
+			return nil
+		})
+		began := time.Now()
+		out, err := s.disks(t.Context(), surveyOf(ids...))
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), surveyPatience+2*time.Second)
+		require.LessOrEqual(t, most.Load(), int32(surveyAtOnce))
+		bad := 0
+		for _, got := range out.Disks {
+			if got.Problem != "" {
+				bad++
+				require.Contains(t, got.Problem, "does not answer within 15s")
+				require.Contains(t, got.Problem, string(got.Disk))
+				require.Contains(t, got.Problem, "next: ")
+			}
+		}
+		require.Equal(t, 1, bad)
+
+		began = time.Now()
+		out, err = s.disks(t.Context(), surveyOf(ids...))
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), surveyPatience)
+		bad = 0
+		for _, got := range out.Disks {
+			if got.Problem != "" {
+				bad++
+				require.Contains(t, got.Problem, "has not ended")
+			}
+		}
+		require.Equal(t, 1, bad)
+		close(release)
+		synctest.Wait()
+		sleep(t.Context(), time.Minute)
+		out, err = s.disks(t.Context(), surveyOf(ids...))
+		require.NoError(t, err)
+		for _, got := range out.Disks {
+			require.Empty(t, got.Problem)
+		}
+	})
+}
+
+func TestSurveyEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newFakeDisks(testDisk, otherDisk)
+		s := newSurveyor(d, NewUsage())
+		d.handle(func(ctx context.Context, _ string, _ func(contract.CopyProgress)) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := s.disks(ctx, surveyOf(testDisk, otherDisk))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		synctest.Wait()
+	})
+}
+
+func TestSurveyToldInWords(t *testing.T) {
+	d := newFakeDisks(testDisk, otherDisk)
+	s := newSurveyor(d, NewUsage())
+	d.handle(func(_ context.Context, call string, _ func(contract.CopyProgress)) error {
+		if call == "History" {
+			return errors.New("read error")
+		}
+		return nil
+	})
+	out, err := s.disks(t.Context(), surveyOf(testDisk))
+	require.NoError(t, err)
+	require.NotNil(t, out.Disks[0].Measurement, "the past is no condition")
+	require.Contains(t, out.Disks[0].Problem, "history cannot be read: read error")
+
+	d.handle(func(context.Context, string, func(contract.CopyProgress)) error { panic("a defect") })
+	out, err = s.disks(t.Context(), surveyOf(testDisk))
+	require.NoError(t, err)
+	require.Contains(t, out.Disks[0].Problem, "panic: a defect")
+}
+
+func TestHeadersAnswerInOrder(t *testing.T) {
+	d := newFakeDisks(testDisk)
+	s := newSurveyor(d, NewUsage())
+	other := "vol-0123456789abcdef1"
+	d.handle(func(_ context.Context, call string, _ func(contract.CopyProgress)) error {
+		if call == "Header "+other {
+			return errors.New("read error")
+		}
+		return nil
+	})
+	out, err := s.headers(t.Context(), contract.ReadHeadersInput{Volumes: []string{other, testVol}})
+	require.NoError(t, err)
+	require.Equal(t, other, out.Headers[0].Volume)
+	require.Equal(t, "read error", out.Headers[0].Problem)
+	require.Equal(t, contract.VolumeHeader{Volume: testVol, Present: true, Disk: testDisk}, out.Headers[1])
+}
+
+func TestCheckSurvey(t *testing.T) {
+	guide := func(change func(*contract.Guide)) contract.SurveyInput {
+		g := contract.Guide{}
+		change(&g)
+		return contract.SurveyInput{Disks: []contract.SurveyDisk{{Disk: testDisk, Guide: &g}}}
+	}
+	require.NoError(t, checkSurvey(surveyOf(testDisk, otherDisk)))
+	require.NoError(t, checkSurvey(guide(func(g *contract.Guide) {
+		*g = contract.Guide{HeadroomBytes: contract.GiB, HeadroomPercent: .1, HeadroomTime: time.Hour, ExtraBytes: 1, ExtraUntil: time.Unix(1, 0), CeilingGiB: 1, FailAtCeiling: true}
+	})))
+	for want, in := range map[string]contract.SurveyInput{
+		"0 disks":           {},
+		"501 disks":         {Disks: make([]contract.SurveyDisk, 501)},
+		"disks[0]":          surveyOf("nonsense"),
+		"named twice":       surveyOf(testDisk, testDisk),
+		"lookBack":          {Disks: []contract.SurveyDisk{{Disk: testDisk, LookBack: -1}}},
+		"headroomBytes":     guide(func(g *contract.Guide) { g.HeadroomBytes = -1 }),
+		"headroomPercent":   guide(func(g *contract.Guide) { g.HeadroomPercent = math.NaN() }),
+		"headroomTimeNanos": guide(func(g *contract.Guide) { g.HeadroomTime = -1 }),
+		"extraUntil":        guide(func(g *contract.Guide) { g.ExtraBytes = 1 }),
+		"ceilingGiB: want":  guide(func(g *contract.Guide) { g.CeilingGiB = 65537 }),
+		"failAtCeiling":     guide(func(g *contract.Guide) { g.FailAtCeiling = true }),
+		"settings":          guide(func(g *contract.Guide) { g.Settings.MinGrowGiB = -1 }),
+	} {
+		require.ErrorContains(t, checkSurvey(in), want)
+	}
+	require.NoError(t, checkHeaders(contract.ReadHeadersInput{Volumes: []string{testVol}}))
+	require.ErrorContains(t, checkHeaders(contract.ReadHeadersInput{}), "0 volumes")
+	require.ErrorContains(t, checkHeaders(contract.ReadHeadersInput{Volumes: []string{"vol-x"}}), "vol-x")
+	require.ErrorContains(t, checkHeaders(contract.ReadHeadersInput{Volumes: make([]string, 501)}), "at most 500")
+}
