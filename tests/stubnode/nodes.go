@@ -56,6 +56,8 @@ type Disk struct {
 	Throttle   contract.ThrottleMoveInput
 	Copies     int // EvacuateDisk runs
 	Refuse     *contract.Refusal
+	Usage      contract.UsageSummary // of its past; zero: 60 days at the present usage
+	Guide      *contract.Guide       // as SurveyNode was told last
 }
 
 // New makes nodes on top of EC2.
@@ -118,6 +120,8 @@ func (n *Nodes) Register(r worker.ActivityRegistry) {
 		m, err := n.measure(node, in.Disk)
 		return contract.TrimDiskResult{Measurement: m}, err
 	})
+	bind(n, r, contract.SurveyNode, n.survey)
+	bind(n, r, contract.ReadHeaders, n.headers)
 	bind(n, r, contract.GrowBacking, n.grow)
 	bind(n, r, contract.AppendVolume, n.append)
 	bind(n, r, contract.ExpandDisk, n.expand)
@@ -194,8 +198,16 @@ func (n *Nodes) wait(ctx context.Context) error {
 	}
 }
 
-// on finds a disk assembled on node.
+// on finds a disk assembled on node, with all its volumes.
 func (n *Nodes) on(node string, id contract.DiskID) (*Disk, error) {
+	d, err := n.here(node, id)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.complete(node, n.ec2.AttachedGiB(node))
+}
+
+func (n *Nodes) here(node string, id contract.DiskID) (*Disk, error) {
 	d := n.disks[id]
 	if d == nil {
 		return nil, contract.Refuse(contract.DiskUnknown, "no attached volume has a header of the disk").WithDisk(id)
@@ -206,11 +218,14 @@ func (n *Nodes) on(node string, id contract.DiskID) (*Disk, error) {
 	if d.Node != node {
 		return nil, contract.Refuse(contract.DiskUnknown, "not assembled on %s but on %q", node, d.Node).WithDisk(id)
 	}
-	return d, n.complete(node, d.Members)
+	return d, nil
 }
 
-func (n *Nodes) complete(node string, ms []contract.Member) error {
-	have := n.ec2.AttachedGiB(node)
+func (d *Disk) complete(node string, have map[string]int64) error {
+	return attached(node, have, d.Members)
+}
+
+func attached(node string, have map[string]int64, ms []contract.Member) error {
 	for _, m := range ms {
 		if have[m.Volume] == 0 {
 			return contract.Refuse(contract.DiskIncomplete, "the volume is not attached to %s", node).WithVolume(m.Volume)
@@ -219,16 +234,23 @@ func (n *Nodes) complete(node string, ms []contract.Member) error {
 	return nil
 }
 
+func (n *Nodes) complete(node string, ms []contract.Member) error {
+	return attached(node, n.ec2.AttachedGiB(node), ms)
+}
+
 func (n *Nodes) measure(node string, id contract.DiskID) (contract.Measurement, error) {
 	d, err := n.on(node, id)
 	if err != nil {
 		return contract.Measurement{}, err
 	}
+	return d.measured(node, n.ec2.AttachedGiB(node)), nil
+}
+
+func (d *Disk) measured(node string, have map[string]int64) contract.Measurement {
 	m := contract.Measurement{
-		Disk: id, Name: d.Name, Node: node, Generation: d.Generation, SizeBytes: d.SizeBytes, OverheadBytes: overhead,
+		Disk: d.ID, Name: d.Name, Node: node, Generation: d.Generation, SizeBytes: d.SizeBytes, OverheadBytes: overhead,
 		PoolUsedBytes: d.UsedBytes, Filesystem: d.Filesystem, MountPath: d.Mount, BlockBytes: 1 << 20,
 	}
-	have := n.ec2.AttachedGiB(node)
 	for _, b := range d.Members {
 		b.DeviceBytes = have[b.Volume] * contract.GiB
 		m.Members = append(m.Members, b)
@@ -245,7 +267,7 @@ func (n *Nodes) measure(node string, id contract.DiskID) (contract.Measurement, 
 		mv.PoolBytes -= overhead
 		m.Move = &mv
 	}
-	return m, nil
+	return m
 }
 
 func (n *Nodes) preflight(node string, _ contract.PreflightInput) (contract.PreflightResult, error) {
