@@ -19,6 +19,7 @@ type Policy struct {
 	MinStepGiB  int64         // least growth
 	MinStep     float64       // least growth as a share of the present backing
 	Horizon     time.Duration // how long a growth should last at the fill rate
+	CeilingGiB  int64         // greatest backing; 0: all the disk can use
 }
 
 // PolicyOf reads the policy from an operation's settings.
@@ -29,6 +30,7 @@ func PolicyOf(s contract.Settings) Policy {
 		MinStepGiB:  s.MinGrowGiB,
 		MinStep:     float64(s.MinGrowPercent) / 100,
 		Horizon:     s.FillHorizon,
+		CeilingGiB:  s.CeilingGiB,
 	}
 }
 
@@ -55,6 +57,10 @@ func CeilGiB(b int64) int64 { return (b + contract.GiB - 1) / contract.GiB }
 func GrowTarget(u Usage, p Policy, forced bool) (Decision, error) {
 	have := CeilGiB(u.BackingBytes)
 	ceiling := CeilingGiB(u)
+	lowered := p.CeilingGiB > 0 && p.CeilingGiB < ceiling
+	if lowered {
+		ceiling = p.CeilingGiB
+	}
 	pool := u.BackingBytes - u.OverheadBytes
 	comfortable := int64(float64(u.UsedBytes)/p.Utilization) + u.OverheadBytes
 	// A burst is not a trend: for the fill rate's sake one growth makes room for
@@ -65,6 +71,11 @@ func GrowTarget(u Usage, p Policy, forced bool) (Decision, error) {
 		return Decision{GiB: have, Enough: true, Reason: fmt.Sprintf(
 			"%s of %s used is within %.0f%% and lasts %s at the present rate", Bytes(u.UsedBytes), Bytes(pool), p.Utilization*100, p.Horizon)}, nil
 	}
+	if have >= ceiling && lowered {
+		return Decision{}, contract.Refuse(contract.AtCeiling,
+			"the backing has %d GiB, and %d GiB is the policy's ceiling", have, ceiling).
+			WithNext("delete files, or raise the ceiling in the policy: ebb schedule apply --policy FILE")
+	}
 	if have >= ceiling {
 		return Decision{}, contract.Refuse(contract.AtCeiling,
 			"the backing has %d GiB, enough for the whole disk of %s", have, Bytes(u.SizeBytes)).
@@ -74,6 +85,8 @@ func GrowTarget(u Usage, p Policy, forced bool) (Decision, error) {
 	want := max(CeilGiB(need), have+step)
 	d := Decision{GiB: min(want, ceiling)}
 	switch {
+	case want > ceiling && lowered:
+		d.Reason = fmt.Sprintf("%d GiB is the policy's ceiling", ceiling)
 	case want > ceiling:
 		d.Reason = fmt.Sprintf("%d GiB is all the disk of %s can use", ceiling, Bytes(u.SizeBytes))
 	case want == have+step:

@@ -174,3 +174,21 @@ func TestKeepPerformanceOfGP2(t *testing.T) {
 	require.Equal(t, plan.Performance{Type: "gp3", IOPS: 6000, ThroughputMiBs: 250, Reason: p.Reason}, p)
 	require.Contains(t, p.Reason, "6000 IOPS")
 }
+
+func TestGrowTargetStopsAtThePolicysCeiling(t *testing.T) {
+	u := plan.Usage{SizeBytes: 100 * gib, BackingBytes: 10 * gib, OverheadBytes: 64 << 20, UsedBytes: 9 * gib}
+	p := plan.PolicyOf(contract.Settings{CeilingGiB: 11})
+	d, err := plan.GrowTarget(u, p, true)
+	require.NoError(t, err)
+	require.EqualValues(t, 11, d.GiB)
+	require.Contains(t, d.Reason, "ceiling")
+	u.BackingBytes = 11 * gib
+	_, err = plan.GrowTarget(u, p, true)
+	r, _ := contract.AsRefusal(err)
+	require.Equal(t, contract.AtCeiling, r.Code)
+	require.Contains(t, r.Next, "raise the ceiling")
+	// A person may ask for more.
+	d, err = plan.GrowTo(u, 20)
+	require.NoError(t, err)
+	require.EqualValues(t, 20, d.GiB)
+}
