@@ -141,7 +141,7 @@ func (a *Activities) registerMove(r worker.ActivityRegistry) {
 		do: short(d.PrepareMove),
 	}.register(r, a)
 	handler[contract.MoveInput, contract.EvacuateResult]{
-		activity: contract.EvacuateDisk, check: checkMove, about: move, do: d.Evacuate, long: contract.PhaseCopy,
+		activity: contract.EvacuateDisk, check: checkMove, about: move, do: a.evacuate, long: contract.PhaseCopy,
 	}.register(r, a)
 	handler[contract.MoveInput, contract.VerifyResult]{
 		activity: contract.VerifyMove, check: checkMove, about: move, do: d.VerifyMove, long: contract.PhaseVerify,
@@ -162,6 +162,19 @@ func (a *Activities) registerMove(r worker.ActivityRegistry) {
 			return struct{}{}, d.Throttle(ctx, in)
 		}),
 	}.register(r, a)
+}
+
+// evacuate counts what was copied. A repeat after the end of a copy counts it
+// again, which is rare.
+func (a *Activities) evacuate(ctx context.Context, in contract.MoveInput, report func(contract.CopyProgress)) (contract.EvacuateResult, error) {
+	out, err := a.disks.Evacuate(ctx, in, report)
+	if err == nil {
+		a.metrics.copied.WithLabelValues(string(in.Disk)).Add(float64(out.CopiedBytes) * (1 - min(1, out.ResumedFraction)))
+		for _, p := range out.SwapPausesMS {
+			a.metrics.pauses.Observe(p / 1000)
+		}
+	}
+	return out, err
 }
 
 // work is the body of an activity.
@@ -329,6 +342,9 @@ func (a *Activities) observe(out any) {
 		a.usage.Observe(&o.Measurement)
 	case *contract.CommitResult:
 		a.usage.Observe(&o.Measurement)
+		if o.SwapPauseMS > 0 {
+			a.metrics.pauses.Observe(o.SwapPauseMS / 1000)
+		}
 	}
 }
 

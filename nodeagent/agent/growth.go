@@ -21,8 +21,10 @@ type request struct {
 
 	// Guarded by Sentinel.mu.
 	latest disk.Event
-	fresh  bool // latest came after the last call
-	lifted bool // the ceiling that was told is no longer one
+	fresh  bool      // latest came after the last call
+	lifted bool      // the ceiling that was told is no longer one
+	since  time.Time // when growth was first asked for
+	warned time.Time // when it was last told that it is overdue
 }
 
 // pursue asks for growth of one pool until it has grown or needs none.
@@ -31,8 +33,9 @@ func (s *Sentinel) pursue(ctx context.Context, key pool, r *request) {
 	for {
 		sent := s.take(r)
 		pause := s.hush(key, sent)
-		if pause == 0 {
-			if !s.ask(ctx, key, sent) {
+		hushed := pause > 0
+		if !hushed {
+			if !s.ask(ctx, key, r, sent) {
 				s.drop(key)
 				return
 			}
@@ -44,6 +47,9 @@ func (s *Sentinel) pursue(ctx context.Context, key pool, r *request) {
 		case urgent:
 			wait = s.timing.recheck
 		case overdue:
+			if !hushed && time.Since(r.since) >= s.timing.late {
+				s.warn(key, r, nil)
+			}
 			wait = min(2*wait, s.timing.recheckMax)
 			if s.peek(r).Kind == disk.EventFull {
 				wait = min(wait, s.timing.fullMax)
@@ -108,7 +114,53 @@ func (s *Sentinel) peek(r *request) disk.Event {
 func (s *Sentinel) drop(key pool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forget(key)
+}
+
+// forget ends a request. The caller holds the lock.
+func (s *Sentinel) forget(key pool) {
 	delete(s.pending, key)
+	s.metrics.growthNotOverdue(key.disk)
+}
+
+// overdueBelow is how soon a pool must be full for a growth that does not come to
+// be worth waking somebody.
+const overdueBelow = 30 * time.Minute
+
+// warn tells, and shows in the metrics, that a pool fills and its growth does not
+// come: it cannot be asked for (err), or nothing has happened since.
+func (s *Sentinel) warn(key pool, r *request, err error) {
+	ev := s.peek(r)
+	p := ev.Pressure
+	m, _ := s.usage.last(key.disk)
+	if m.Generation == key.generation { // the request's numbers may be old
+		p.UsedBytes, p.BackingBytes = m.PoolUsedBytes, m.BackingBytes
+		p.FillRate = max(m.FillRate, s.usage.FillRate(key.disk, key.generation, m.PoolUsedBytes))
+	}
+	left := timeToFull(freeOf(m, p), p.FillRate)
+	if ev.Kind == disk.EventFull {
+		left = 0
+	}
+	if left >= overdueBelow {
+		s.metrics.growthNotOverdue(key.disk)
+		return
+	}
+	s.metrics.growthOverdue(key.disk, r.since)
+	s.mu.Lock()
+	again := time.Since(r.warned) >= complainEvery
+	if again {
+		r.warned = time.Now()
+	}
+	s.mu.Unlock()
+	if !again {
+		return
+	}
+	log := s.log.With("disk", string(key.disk), "generation", key.generation, "time_to_full", left.Round(time.Second), "asked_since", r.since.UTC())
+	if err != nil {
+		log.Error("the disk fills and its growth cannot be asked for; next: check that this node reaches Temporal", "error", err)
+	} else {
+		log.Error("the disk fills and has not grown since it was asked for; next: look at the disk's operation (ebb watch) and whether the control worker reaches EC2")
+	}
 }
 
 // urgent says whether a further event must not wait for the next look: the
@@ -136,7 +188,7 @@ func (s *Sentinel) relieved(ctx context.Context, key pool, r *request, sent disk
 	defer s.mu.Unlock()
 	if err != nil {
 		if ref, ok := contract.AsRefusal(err); ok && (ref.Code == contract.DiskUnknown || ref.Code == contract.DiskIncomplete) {
-			delete(s.pending, key)
+			s.forget(key)
 			delete(s.ceilings, key.disk)
 			return true
 		}
@@ -149,7 +201,7 @@ func (s *Sentinel) relieved(ctx context.Context, key pool, r *request, sent disk
 	emptied := now.UsedBytes < was.UsedBytes && free > wasFree+wasFree/2
 	news := r.fresh && r.latest.Pressure.BackingBytes >= now.BackingBytes
 	if gone || (grown || emptied) && !full && !news {
-		delete(s.pending, key)
+		s.forget(key)
 		return true
 	}
 	now.FillRate = max(now.FillRate, s.usage.FillRate(key.disk, key.generation, now.UsedBytes))

@@ -62,13 +62,14 @@ type sentinelTiming struct {
 	call       time.Duration // timeout of one call
 	ceiling    time.Duration // from telling that a disk is at its ceiling to telling it again
 	ceilingMax time.Duration // doubled each time, up to this
+	late       time.Duration // from the first call to a growth that should have come by then
 }
 
 func defaultTiming() sentinelTiming {
 	return sentinelTiming{
 		recheck: 15 * time.Second, recheckMax: 10 * time.Minute, fullMax: 2 * time.Minute, gap: time.Second,
 		retry: 200 * time.Millisecond, retryMax: 2 * time.Second, call: 5 * time.Second,
-		ceiling: time.Hour, ceilingMax: 24 * time.Hour,
+		ceiling: time.Hour, ceilingMax: 24 * time.Hour, late: 5 * time.Minute,
 	}
 }
 
@@ -133,6 +134,9 @@ func (s *Sentinel) Notify(ev disk.Event) {
 		log.Warn("event without a disk", "error", err)
 		return
 	}
+	if ev.Kind == disk.EventFull {
+		s.usage.full(ev.Disk, ev.Pressure.Generation)
+	}
 	if ev.Pressure.Node == "" {
 		ev.Pressure.Node = s.node
 	}
@@ -155,7 +159,7 @@ func (s *Sentinel) Notify(ev disk.Event) {
 		}
 		return
 	}
-	r := &request{wake: make(chan struct{}, 1), latest: ev, fresh: true}
+	r := &request{wake: make(chan struct{}, 1), latest: ev, fresh: true, since: time.Now()}
 	s.pending[key] = r
 	ctx := s.ctx
 	s.wg.Go(func() { s.pursue(ctx, key, r) })
@@ -178,13 +182,16 @@ func (s *Sentinel) complain(log *slog.Logger, ev disk.Event) {
 
 // ask makes the call, again and again while Temporal is away. False: ctx ended
 // or the call can never succeed.
-func (s *Sentinel) ask(ctx context.Context, key pool, ev disk.Event) bool {
+func (s *Sentinel) ask(ctx context.Context, key pool, r *request, ev disk.Event) bool {
 	wait := s.timing.retry
-	attributes := true
+	attributes, failed := true, false
 	for ctx.Err() == nil {
 		err := s.call(ctx, ev, attributes)
 		if err == nil {
 			s.metrics.signals.WithLabelValues(string(key.disk), string(ev.Kind)).Inc()
+			if failed && time.Since(r.since) < s.timing.late {
+				s.metrics.growthNotOverdue(key.disk)
+			}
 			s.log.Info("asked for growth", "disk", string(key.disk), "generation", key.generation, "kind", string(ev.Kind))
 			return true
 		}
@@ -201,6 +208,8 @@ func (s *Sentinel) ask(ctx context.Context, key pool, ev disk.Event) bool {
 			continue
 		}
 		s.log.Warn("asking for growth failed, trying again", "disk", string(key.disk), "error", err, "wait", wait)
+		failed = true
+		s.warn(key, r, err)
 		sleep(ctx, wait/2+rand.N(wait/2+1))
 		wait = min(2*wait, s.timing.retryMax)
 	}
@@ -229,7 +238,7 @@ func (s *Sentinel) call(ctx context.Context, ev disk.Event, attributes bool) err
 		)
 	}
 	_, err := s.signals.SignalWithStartWorkflow(ctx, id, contract.SignalPressure, ev.Pressure,
-		options, contract.GrowWorkflow, contract.GrowInput{Disk: ev.Disk, Reason: reason(ev)})
+		options, contract.GrowWorkflow, contract.GrowInput{Disk: ev.Disk, Reason: reason(ev), Settings: s.usage.growSettings(ev)})
 	return err
 }
 

@@ -46,15 +46,14 @@ func TestSurveyAnswersInOrder(t *testing.T) {
 		require.Equal(t, 30*time.Minute, out.Disks[i].Usage.Known)
 	}
 	require.Len(t, u.Latest(), 2, "measurements are observed")
-	require.Equal(t, guide, u.guide(testDisk))
+	kept := map[contract.DiskID]contract.Guide{testDisk: guide} // a disk that is not here keeps none
+	require.Equal(t, kept, u.guides)
 	require.Equal(t, guide, d.inputs["Guide "+string(testDisk)])
-	require.Zero(t, u.guide(otherDisk))
-	require.Zero(t, u.guide(gone), "a disk that is not here keeps no guide")
 
 	// No guide leaves the last one.
 	_, err = s.disks(t.Context(), surveyOf(testDisk))
 	require.NoError(t, err)
-	require.Equal(t, guide, u.guide(testDisk))
+	require.Equal(t, kept, u.guides)
 }
 
 // A disk that does not answer delays no other, and is not asked again while the

@@ -43,6 +43,9 @@ type diskUsage struct {
 	at   time.Time // of the sample rate was last computed from
 	used int64     // pool bytes used at that time
 	rate float64   // bytes per second; below 0 while a disk empties
+
+	fullSince time.Time     // zero: not full
+	fullFor   time.Duration // in all, but for the time since fullSince
 }
 
 // NewUsage makes an empty Usage.
@@ -57,11 +60,12 @@ func (u *Usage) setGuide(id contract.DiskID, g contract.Guide) {
 	u.guides[id] = g
 }
 
-// guide is what a policy wants of a disk; the zero Guide when none was told.
-func (u *Usage) guide(id contract.DiskID) contract.Guide {
+// guide is what a policy wants of a disk, if it was told.
+func (u *Usage) guide(id contract.DiskID) (g contract.Guide, told bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.guides[id]
+	g, told = u.guides[id]
+	return g, told
 }
 
 // Observe takes a measurement into account and fills in its FillRate when the
@@ -114,7 +118,24 @@ func (u *Usage) observe(m *contract.Measurement) func(contract.Measurement) {
 		m.FillRate = max(0, d.rate)
 	}
 	d.last = *m
+	switch {
+	case m.Full && d.fullSince.IsZero():
+		d.fullSince = now
+	case !m.Full && !d.fullSince.IsZero():
+		d.fullFor += now.Sub(d.fullSince)
+		d.fullSince = time.Time{}
+	}
 	return u.seen
+}
+
+// full notes that a disk's pool is full, as an event says sooner than a
+// measurement.
+func (u *Usage) full(id contract.DiskID, generation uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if d := u.disks[id]; d != nil && d.last.Generation == generation && d.fullSince.IsZero() {
+		d.fullSince = u.now()
+	}
 }
 
 // FillRate estimates the fill rate of a disk that now has used bytes in its
@@ -144,6 +165,42 @@ func (u *Usage) Latest() []contract.Measurement {
 		out = append(out, u.disks[id].last)
 	}
 	return out
+}
+
+// diskState is what is known of one disk.
+type diskState struct {
+	contract.Measurement
+	guide   contract.Guide
+	guided  bool
+	now     time.Time
+	fullFor time.Duration // how long writes have waited in all
+}
+
+// states are those of all disks, by id.
+func (u *Usage) states() []diskState {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := u.now()
+	out := make([]diskState, 0, len(u.disks))
+	for _, id := range slices.Sorted(maps.Keys(u.disks)) {
+		d := u.disks[id]
+		s := diskState{Measurement: d.last, now: now, fullFor: d.fullFor}
+		s.guide, s.guided = u.guides[id]
+		if !d.fullSince.IsZero() {
+			s.fullFor += now.Sub(d.fullSince)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// lowWater is how much of the disk's pool must be free.
+func (s diskState) lowWater() int64 {
+	var g *contract.Guide
+	if s.guided {
+		g = &s.guide
+	}
+	return disk.LowWater(g, s.now, s.SizeBytes, s.PoolBytes, s.PoolUsedBytes, s.FillRate)
 }
 
 // keep forgets all disks but these.
