@@ -52,6 +52,11 @@ type Options struct {
 	// Settle is how long a describe may lag behind: a contradiction that lasts
 	// longer is taken for the truth. Default 20 s.
 	Settle time.Duration
+	// Outage is for how long describes may fail by what may pass (throttling, a
+	// server's error, the network) before a wait or a list gives up. Default 2 min.
+	Outage time.Duration
+	// Now tells the time by which ages are judged. Default time.Now.
+	Now func() time.Time
 	// Backup defaults to EC2 snapshots.
 	Backup Backuper
 	// Log defaults to slog.Default.
@@ -64,7 +69,12 @@ type Options struct {
 type Activities struct {
 	api API
 	Options
+	pages chan struct{} // one for each page of a list that is asked for now
 }
+
+// pagesAtOnce bounds what lists of the whole account take of EC2's request rate,
+// which is the account's and which a growth in need shares.
+const pagesAtOnce = 2
 
 func (o Options) withDefaults() Options {
 	if o.PollMin <= 0 {
@@ -75,6 +85,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Settle <= 0 {
 		o.Settle = 20 * time.Second
+	}
+	if o.Outage <= 0 {
+		o.Outage = 2 * time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -88,7 +104,7 @@ func New(api API, o Options) *Activities {
 	if o.Backup == nil {
 		o.Backup = NewSnapshots(api, o)
 	}
-	return &Activities{api: api, Options: o}
+	return &Activities{api: api, Options: o, pages: make(chan struct{}, pagesAtOnce)}
 }
 
 // Register binds the activities on a worker of ControlQueue.

@@ -37,7 +37,11 @@ func (a *Activities) createVolume(ctx context.Context, in contract.CreateVolumeI
 	}
 	for _, v := range made {
 		if v.State != types.VolumeStateError {
-			return a.created(ctx, aws.ToString(v.VolumeId))
+			f, err := a.created(ctx, aws.ToString(v.VolumeId))
+			if err != nil {
+				return f, err
+			}
+			return a.carry(ctx, in, f), nil
 		}
 	}
 	req, err := a.createRequest(in)
@@ -60,7 +64,7 @@ func (a *Activities) createVolume(ctx context.Context, in contract.CreateVolumeI
 		id := aws.ToString(out.VolumeId)
 		f, err := a.created(ctx, id)
 		if err == nil && f.State != string(types.VolumeStateError) {
-			return f, nil
+			return a.carry(ctx, in, f), nil
 		}
 		if err != nil {
 			return contract.VolumeFacts{ID: id}, err

@@ -294,9 +294,10 @@ func TestDeviceNamesAreFree(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "running", n.State)
 	require.Equal(t, zone, n.Zone)
-	m, err := f.DescribeNode(t.Context(), contract.DescribeNodeInput{Node: nodeA})
-	require.NoError(t, err)
-	require.Equal(t, n.FreeSlots-14, m.FreeSlots)
+	require.Eventually(t, func() bool { // a describe may be a moment behind
+		m, err := f.DescribeNode(t.Context(), contract.DescribeNodeInput{Node: nodeA})
+		return err == nil && m.FreeSlots == n.FreeSlots-14
+	}, 5*time.Second, 5*time.Millisecond)
 	_, err = f.DescribeNode(t.Context(), contract.DescribeNodeInput{Node: "i-00000000000000099"})
 	refused(t, err, contract.NodeUnknown)
 }

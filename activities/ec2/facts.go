@@ -27,6 +27,15 @@ func tagMap(tags []types.Tag) map[string]string {
 	return m
 }
 
+func tagOf(tags []types.Tag, key string) string {
+	for _, t := range tags {
+		if aws.ToString(t.Key) == key {
+			return aws.ToString(t.Value)
+		}
+	}
+	return ""
+}
+
 // facts reads a volume as EC2 describes it.
 func facts(v types.Volume) contract.VolumeFacts {
 	tags := tagMap(v.Tags)
@@ -38,6 +47,7 @@ func facts(v types.Volume) contract.VolumeFacts {
 	}
 	f.Generation, _ = strconv.ParseUint(tags[contract.TagGeneration], 10, 64)
 	f.Index, _ = strconv.Atoi(tags[contract.TagIndex])
+	f.Modified = modifiedTimes(tags[contract.TagModified])
 	f.RetiredAt, _ = time.Parse(time.RFC3339, tags[contract.TagRetiredAt])
 	for _, at := range v.Attachments {
 		if at.State != types.VolumeAttachmentStateDetached {
@@ -63,19 +73,8 @@ func gone(v types.Volume) bool {
 // volumes lists what matches all filters, deleted ones left out.
 func (a *Activities) volumes(ctx context.Context, filters ...types.Filter) ([]types.Volume, error) {
 	var out []types.Volume
-	pages := ec2.NewDescribeVolumesPaginator(a.api, &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(500)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, v := range page.Volumes {
-			if !gone(v) {
-				out = append(out, v)
-			}
-		}
-	}
-	return out, nil
+	err := a.eachPage(ctx, filters, func(vs []types.Volume) { out = append(out, vs...) })
+	return out, err
 }
 
 // volume describes one volume by its id; nil when EC2 does not know it or it is
@@ -141,41 +140,8 @@ func (a *Activities) DescribeDisk(ctx context.Context, in contract.DescribeDiskI
 	for _, v := range vs {
 		add(&d, v)
 	}
-	sortVolumes(&d)
+	finish(&d)
 	return d, nil
-}
-
-// ListDisks implements contract.ListDisks.
-func (a *Activities) ListDisks(ctx context.Context, in contract.ListDisksInput) (contract.ListDisksResult, error) {
-	filters := []types.Filter{{Name: aws.String("tag-key"), Values: []string{contract.TagDisk}}}
-	if a.Cluster != "" {
-		filters = append(filters, tagFilter(contract.TagCluster, a.Cluster))
-	}
-	vs, err := a.volumes(ctx, filters...)
-	if err != nil {
-		return contract.ListDisksResult{}, translate(err, "", "")
-	}
-	byDisk := map[contract.DiskID]*contract.DiskFacts{}
-	for _, v := range vs {
-		id := contract.DiskID(tagMap(v.Tags)[contract.TagDisk])
-		if id.Validate() != nil {
-			a.Log.Warn("A volume has a bad disk tag", "volume", aws.ToString(v.VolumeId), "disk", string(id))
-			continue
-		}
-		if byDisk[id] == nil {
-			byDisk[id] = &contract.DiskFacts{Disk: id}
-		}
-		add(byDisk[id], v)
-	}
-	out := contract.ListDisksResult{Disks: []contract.DiskFacts{}}
-	for _, d := range byDisk {
-		if in.Node == "" || d.Node() == in.Node {
-			sortVolumes(d)
-			out.Disks = append(out.Disks, *d)
-		}
-	}
-	slices.SortFunc(out.Disks, func(x, y contract.DiskFacts) int { return strings.Compare(string(x.Disk), string(y.Disk)) })
-	return out, nil
 }
 
 func add(d *contract.DiskFacts, v types.Volume) {
@@ -185,7 +151,9 @@ func add(d *contract.DiskFacts, v types.Volume) {
 	}
 }
 
-func sortVolumes(d *contract.DiskFacts) {
+// finish sorts a disk's volumes and shares what is the disk's among them.
+func finish(d *contract.DiskFacts) {
+	shareModified(d)
 	slices.SortFunc(d.Volumes, func(x, y contract.VolumeFacts) int {
 		switch {
 		case x.Generation != y.Generation:

@@ -45,26 +45,38 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 		if in.ThroughputMiBs > aws.ToInt32(v.Throughput) {
 			req.Throughput = &in.ThroughputMiBs
 		}
-		if repeated(ctx) && a.begun(ctx, in) {
-			return a.modified(ctx, in, m)
-		}
-		if _, err := a.api.ModifyVolume(ctx, req, once); err != nil {
-			known := m != nil && m.ModificationState != types.VolumeModificationStateFailed && m.ModificationState != types.VolumeModificationStateCompleted
-			if code(err) != codeModificationState || known || !a.begun(ctx, in) {
-				return facts(v), err
+		if repeated(ctx) {
+			if begun, ok := a.begun(ctx, in); ok {
+				return a.modified(ctx, in, m, a.remember(ctx, in.Disk, v, begun))
 			}
 		}
-		return a.modified(ctx, in, m)
+		var asked *types.VolumeModification
+		out, err := a.api.ModifyVolume(ctx, req, once)
+		if err == nil {
+			asked = out.VolumeModification
+		} else {
+			known := m != nil && m.ModificationState != types.VolumeModificationStateFailed && m.ModificationState != types.VolumeModificationStateCompleted
+			if code(err) != codeModificationState || known {
+				return facts(v), err
+			}
+			begun, ok := a.begun(ctx, in)
+			if !ok {
+				return facts(v), err
+			}
+			asked = begun
+		}
+		return a.modified(ctx, in, m, a.remember(ctx, in.Disk, v, asked))
 	}
-	return a.modified(ctx, in, nil)
+	return a.modified(ctx, in, nil, a.remember(ctx, in.Disk, v, m))
 }
 
 // begun looks for a modification whose answer an earlier run lost, which
 // describes may show a little later only.
-func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) bool {
-	until, found := time.Now().Add(a.Settle/4), false
+func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) (m *types.VolumeModification, found bool) {
+	until := time.Now().Add(a.Settle / 4)
 	err := a.poll(ctx, "a modification of "+in.Volume+" shows", func(ctx context.Context) (bool, error) {
-		m, err := a.modification(ctx, in.Volume)
+		var err error
+		m, err = a.modification(ctx, in.Volume)
 		if err != nil {
 			return false, err
 		}
@@ -72,13 +84,14 @@ func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) b
 		found = leadsTo(m, in) || v != nil && fulfils(facts(*v), in)
 		return found || time.Now().After(until), err
 	})
-	return err == nil && found
+	return m, err == nil && found
 }
 
 // modified waits until the volume has what was asked for and may be used. before
 // is the modification that was there before the one it waits for, nil for none:
 // describes may go on showing it for a while, and how it ended says nothing.
-func (a *Activities) modified(ctx context.Context, in contract.ModifyVolumeInput, before *types.VolumeModification) (contract.VolumeFacts, error) {
+// times is when the disk was modified, for the facts it returns.
+func (a *Activities) modified(ctx context.Context, in contract.ModifyVolumeInput, before *types.VolumeModification, times []time.Time) (contract.VolumeFacts, error) {
 	var f contract.VolumeFacts
 	err := a.poll(ctx, "volume "+in.Volume+" is modified", func(ctx context.Context) (bool, error) {
 		m, err := a.modification(ctx, in.Volume)
@@ -102,6 +115,7 @@ func (a *Activities) modified(ctx context.Context, in contract.ModifyVolumeInput
 			return false, err
 		}
 		f = facts(*v)
+		f.Modified = times
 		return fulfils(f, in), nil
 	})
 	if err != nil {

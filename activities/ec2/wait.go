@@ -3,21 +3,51 @@ package ec2
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"go.temporal.io/sdk/activity"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 )
 
-// poll calls look until it is done or fails, with growing, jittered pauses. What
-// it waits for stands in the heartbeat.
+// passing tells errors that say nothing of what was asked: throttling, a server's
+// error, the network.
+var passing = retry.IsErrorRetryables(retry.DefaultRetryables)
+
+// throttled says that EC2 refused to hear a call now.
+func throttled(err error) bool {
+	_, is := retry.DefaultThrottleErrorCodes[code(err)]
+	return is
+}
+
+// poll calls look until it is done or fails, with growing, jittered pauses. An
+// error that may pass fails it only when there was no other answer for Outage,
+// so look must bear to be called again after one. What it waits for stands in
+// the heartbeat.
 func (o Options) poll(ctx context.Context, what string, look func(context.Context) (bool, error)) error {
 	pause := o.PollMin
+	var failing time.Time // since when there are only errors
 	for {
 		done, err := look(ctx)
-		if err != nil || done {
+		switch {
+		case err == nil && done:
+			return nil
+		case err == nil:
+			failing = time.Time{}
+		case ctx.Err() != nil || passing.IsErrorRetryable(err) != aws.TrueTernary:
+			return err
+		case failing.IsZero():
+			failing = time.Now()
+			level := slog.LevelWarn
+			if throttled(err) {
+				level = slog.LevelDebug // every long list meets it
+			}
+			o.Log.Log(ctx, level, "EC2 did not answer; trying again", "waiting", what, "error", err)
+		case time.Since(failing) > o.Outage:
 			return err
 		}
 		if activity.IsActivity(ctx) {
@@ -38,6 +68,9 @@ func (a *Activities) settled(ctx context.Context, what string, look func(context
 	var last error
 	err := a.poll(ctx, what, func(ctx context.Context) (bool, error) {
 		last = look(ctx)
+		if last != nil && passing.IsErrorRetryable(last) == aws.TrueTernary {
+			return false, last
+		}
 		_, doubtful := contract.AsRefusal(last)
 		return !doubtful || time.Now().After(until), nil
 	})
