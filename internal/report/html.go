@@ -10,15 +10,31 @@ import (
 	"time"
 )
 
-//go:embed page.html
-var pageText string
+// What the pages share, and the pages themselves.
+var (
+	//go:embed style.css
+	styleText string
+	//go:embed parts.html
+	partsText string
+	//go:embed page.html
+	pageText string
+)
 
-var page = template.Must(template.New("page").Funcs(template.FuncMap{
+// parts are the style and the templates every page is made of.
+var parts = template.Must(template.New("parts").Funcs(template.FuncMap{
+	"style": func() template.CSS { return template.CSS(styleText) }, //nolint:gosec // our own file
 	"bytes": Bytes, "usd": usd, "cents": cents, "percent": percent, "count": commas, "gib": func(n int64) string { return Bytes(n << 30) },
 	"day": func(t time.Time) string { return t.UTC().Format("2006-01-02") }, "minute": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") },
 	"share": func(f float64) string { return fmt.Sprintf("%.1f%%", 100*min(max(f, 0), 1)) },
 	"round": func(d time.Duration) string { return d.Round(time.Second).String() },
-}).Parse(pageText))
+}).Parse(partsText))
+
+var page = parsed("page", pageText)
+
+// parsed is a page with the parts.
+func parsed(name, text string) *template.Template {
+	return template.Must(template.Must(parts.Clone()).New(name).Parse(text))
+}
 
 // view is what the page is made from.
 type view struct {
@@ -161,7 +177,16 @@ func shortUSD(f float64) string {
 	return usd(f)
 }
 
-func cents(f float64) string { return fmt.Sprintf("$%.2f", f) }
+// cents is an amount to the cent, or without cents where they say nothing.
+func cents(f float64) string {
+	switch {
+	case math.Abs(f) >= 1000:
+		return usd(f)
+	case math.Round(f*100) < 0:
+		return fmt.Sprintf("−$%.2f", -f)
+	}
+	return fmt.Sprintf("$%.2f", math.Abs(f))
+}
 
 // commas groups a number's digits.
 func commas(n int) string {

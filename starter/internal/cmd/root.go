@@ -101,7 +101,9 @@ bars appear on a terminal only; NO_COLOR is honored.
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		a.newSetup(), a.newDisk(), a.newGrow(), a.newShrink(), a.newExpand(), a.newWatch(),
-		a.newPause(), a.newResume(), a.newCancel(), a.newThrottle(), a.newPreflight(), a.newPolicy(), a.newSimulate(), a.newVersion(), a.newDocs(),
+		a.newPause(), a.newResume(), a.newCancel(), a.newThrottle(), a.newPreflight(), a.newPolicy(), a.newSimulate(),
+		a.newReport(),
+		a.newVersion(), a.newDocs(),
 	)
 	return root
 }
