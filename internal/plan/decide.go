@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -23,6 +22,7 @@ func Decide(now time.Time, f Facts, h History, r Rule, l Limits, p Prices) Decis
 		GiB: c.have, FromGiB: c.have, Enough: true, Action: None, Wanted: None,
 		Disk: f.Disk, Node: f.Node, Zone: f.Zone, Rule: r.Name, Mode: r.Mode,
 	}
+	c.spent = f.spent(now, l.ModificationWindow)
 	switch {
 	case len(f.Volumes) == 0 || c.have <= 0 || c.pool <= 0 || f.SizeBytes <= 0 || f.UsedBytes < 0 || r.Target <= 0 || r.Target > 0.95:
 		c.hold(None, WhyFacts, time.Time{}, "the facts or the rule are incomplete: nothing is decided")
@@ -46,7 +46,9 @@ type weighing struct {
 	p    Prices
 	have int64 // GiB
 	pool int64 // bytes
-	d    Decision
+	// spent are the disk's modifications in the window, latest first.
+	spent []time.Time
+	d     Decision
 }
 
 func (c *weighing) because(format string, args ...any) {
@@ -129,11 +131,7 @@ func (c *weighing) grow() bool {
 		c.because("full in %s at %s/s", words(c.d.TimeToFull), Bytes(int64(c.f.FillRate)))
 	}
 	least := max(c.fit(need), floor)
-	want := max(c.fit(c.comfortable(c.f.UsedBytes, c.f.FillRate)), floor, c.have+c.step(c.have))
-	if c.r.MaxStepGiB > 0 {
-		want = max(min(want, c.have+c.r.MaxStepGiB), least)
-	}
-	want = min(want, max(c.ceilingGiB(), c.have))
+	want := c.growth(least, floor)
 	if want <= c.have {
 		c.d.AtCeiling = c.r.AtCeiling
 		c.hold(Grow, WhyCeiling, time.Time{}, "the backing has %d GiB, and %d GiB is the ceiling", c.have, c.ceilingGiB())
@@ -187,9 +185,17 @@ func (c *weighing) extend(gib int64) {
 	from, why := c.l.modifiable(c.now, last, c.d.Urgent)
 	tooLarge := known && c.d.VolumeGiB > t.MaxGiB
 	switch {
-	case !tooLarge && !from.After(c.now):
+	case c.left() <= 0 && !c.f.Full, c.left() <= c.l.Reserve && !c.d.Urgent:
+		until := c.free(c.l.DiskModifications)
+		if c.left() > 0 {
+			until = c.free(c.l.DiskModifications - c.l.Reserve)
+		}
+		c.hold(Grow, WhyModifications, until, "%d of the %d modifications of a day are spent, the next is free from %s on",
+			len(c.spent), c.l.DiskModifications, until.UTC().Format(time.RFC3339))
 		return
-	case !tooLarge && !c.d.Urgent:
+	case !tooLarge && !from.After(c.now) && !c.last():
+		return
+	case !tooLarge && from.After(c.now) && !c.d.Urgent:
 		c.hold(Grow, why, from, "EBS can modify %s again from %s on", name(last), from.UTC().Format(time.RFC3339))
 		return
 	case len(c.f.Volumes) >= c.l.MaxVolumes:
@@ -201,9 +207,12 @@ func (c *weighing) extend(gib int64) {
 	}
 	c.want(Append, c.have+gib)
 	c.d.Volume, c.d.VolumeGiB = "", gib
-	if tooLarge {
+	switch {
+	case tooLarge:
 		c.because("a %s volume has at most %d GiB: another volume of %d GiB", last.Type, t.MaxGiB, gib)
-	} else {
+	case !from.After(c.now):
+		c.because("the last modification of the day: another volume of %d GiB, since nothing could help one that takes long", gib)
+	default:
 		c.because("EBS cannot modify %s before %s: another volume of %d GiB", name(last), from.UTC().Format(time.RFC3339), gib)
 	}
 }
@@ -228,14 +237,25 @@ func (c *weighing) gate() {
 	}
 }
 
+// A move copies whole regions, so somewhat more than is used, and may fill the new
+// pool that far as they land; a trim gives the rest back.
+const (
+	copied = .05
+	landed = .98
+)
+
 // move decides on a shrink and tells whether one is wanted.
 func (c *weighing) move() bool {
-	base := max(usage.Trimmed(c.f.UsedBytes, c.f.FilesystemUsedBytes), c.h.PeakUsedBytes)
+	used := usage.Trimmed(c.f.UsedBytes, c.f.FilesystemUsedBytes)
+	base := max(used, c.h.PeakUsedBytes)
+	if day, _ := c.dayPeak(); len(c.spent) >= often {
+		base = max(base, day)
+	}
 	rate := max(c.f.FillRate, c.h.PeakFillRate)
 	if fitting(min(base+c.r.Headroom(c.now, base, rate), c.f.SizeBytes)) > c.have {
 		return false
 	}
-	bytes := max(c.comfortable(base, rate), int64(float64(base)*1.05/0.95))
+	bytes := max(c.comfortable(base, rate), int64(float64(used)*(1+copied)/landed))
 	gib := min(max(fitting(min(bytes, c.f.SizeBytes)), min(c.r.FloorGiB, c.ceilingGiB())), c.have)
 	old := c.p.BackingMonth(c.f.Volumes)
 	fold := len(c.f.Volumes) > 1 && !c.f.Striped
@@ -256,7 +276,7 @@ func (c *weighing) move() bool {
 	c.want(Shrink, s.total())
 	c.d.Fold = fold
 	c.d.Stripes, c.d.VolumeGiB, c.d.Type, c.d.IOPS, c.d.ThroughputMiBs = s.count, s.GiB, s.Type, s.IOPS, s.ThroughputMiBs
-	c.d.CopyBytes = base + base/20
+	c.d.CopyBytes = base + int64(float64(base)*copied)
 	c.cost(old, month, base)
 	c.d.Reason = c.headline(s, base, saving)
 	c.because("%s used, at most %s in the last %s", Bytes(c.f.UsedBytes), Bytes(base), words(c.r.LookBack))
@@ -307,6 +327,9 @@ func (c *weighing) holdMove() {
 		start = c.now.Add(c.r.LookBack - c.h.Known)
 		c.hold(Shrink, WhyHistory, start, "%s of usage are on record, %s wants %s", words(c.h.Known), c.r, words(c.r.LookBack))
 	}
+	if until := c.holdSpent(); until.After(start) {
+		start = until
+	}
 	for _, last := range []time.Time{c.h.LastGrow, c.h.LastShrink} {
 		if until := last.Add(c.r.ShrinkQuiet); !last.IsZero() && until.After(c.now) {
 			c.hold(Shrink, WhyQuiet, until, "changed at %s, %s wants %s of quiet", last.UTC().Format(time.RFC3339), c.r, words(c.r.ShrinkQuiet))
@@ -329,17 +352,6 @@ func (c *weighing) holdMove() {
 // retyping tells whether a move may be worth its while without a smaller size.
 func (c *weighing) retyping() bool {
 	return c.r.FollowPeak || len(c.r.Types) > 0 || c.stripes() > 1 || c.f.Volumes[0].Type == gp2
-}
-
-func recentFirst(now time.Time, at []time.Time, window time.Duration) []time.Time {
-	var out []time.Time
-	for _, t := range at {
-		if t.After(now.Add(-window)) {
-			out = append(out, t)
-		}
-	}
-	slices.SortFunc(out, func(a, b time.Time) int { return b.Compare(a) })
-	return out
 }
 
 // words prints a duration for people.

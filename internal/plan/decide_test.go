@@ -91,19 +91,55 @@ func TestDecisionsInWords(t *testing.T) {
 		"nearly full": {func(x *in) { x.f = disk(1000, 100, 92) }, plan.Grow, plan.Grow, "", 116, "grow from 100 to 116 GiB: 92.0 GiB used, 9.2 GiB wanted free", ""},
 		"filling": {
 			func(x *in) { x.f = disk(1000, 100, 80); x.f.FillRate = 20 * float64(gib) / 600 },
-			plan.Grow, plan.Grow, "", 201, "grow from 100 to 201 GiB", "full in 10m at 34.1 MiB/s",
+			plan.Grow, plan.Grow, "", 221, "grow from 100 to 221 GiB", "full in 10m at 34.1 MiB/s",
 		},
 		"spent, no hurry": {
 			func(x *in) { x.f = disk(1000, 100, 92); x.f.Volumes[0].Modified = hoursAgo(3, 9, 20) },
-			plan.None, plan.Grow, plan.WhyModifications, 116, "EBS can modify vol-00000001 again from 2026-11-22T16:00:00Z on", "",
+			plan.None, plan.Grow, plan.WhyModifications, 148, "the next is free from 2026-11-22T16:00:00Z on", "",
 		},
-		"spent, hurry": {
+		"the second of a day": {
+			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3) },
+			plan.Grow, plan.Grow, "", 129, "grow from 100 to 129 GiB", "",
+		},
+		"the third of a day": {
+			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3, 20) },
+			plan.Grow, plan.Grow, "", 148, "grow from 100 to 148 GiB", "",
+		},
+		"the reserve, no hurry": {
+			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3, 9, 20) },
+			plan.None, plan.Grow, plan.WhyModifications, 148, "3 of the 4 modifications of a day are spent, the next is free from 2026-11-22T16:00:00Z on", "",
+		},
+		"the reserve, hurry": {
+			func(x *in) { x.f = disk(1000, 100, 97); x.f.Modified = hoursAgo(3, 9, 20) },
+			plan.Append, plan.Append, "", 1002, "grow from 100 to 1002 GiB", "the last modification of the day: another volume of 902 GiB, since nothing could help one that takes long",
+		},
+		"the reserve, of a disk that cannot be filled until another is free": {
+			func(x *in) { x.f = disk(10000, 100, 97); x.f.Modified = hoursAgo(3, 9, 20) },
+			plan.Append, plan.Append, "", 1867, "grow from 100 to 1867 GiB", "",
+		},
+		"spent by its volumes": {
 			func(x *in) { x.f = disk(1000, 100, 97); x.f.Volumes[0].Modified = hoursAgo(3, 9, 20) },
-			plan.Grow, plan.Grow, "", 122, "grow from 100 to 122 GiB", "",
+			plan.Append, plan.Append, "", 1002, "grow from 100 to 1002 GiB", "",
 		},
 		"all spent, hurry": {
-			func(x *in) { x.f = disk(1000, 100, 97); x.f.Volumes[0].Modified = hoursAgo(3, 9, 15, 20) },
-			plan.Append, plan.Append, "", 122, "grow from 100 to 122 GiB", "EBS cannot modify vol-00000001 before 2026-11-22T16:00:00Z: another volume of 22 GiB",
+			func(x *in) { x.f = disk(1000, 100, 97); x.f.Modified = hoursAgo(3, 9, 15, 20) },
+			plan.None, plan.Grow, plan.WhyModifications, 1002, "4 of the 4 modifications of a day are spent, the next is free from 2026-11-22T16:00:00Z on", "",
+		},
+		"all spent, writes wait": {
+			func(x *in) { x.f = disk(1000, 100, 99); x.f.Modified = hoursAgo(3, 9, 15, 20); x.f.Full = true },
+			plan.Append, plan.Append, "", 1002, "", "",
+		},
+		"shrink after three growths": {
+			func(x *in) { x.f.Modified = hoursAgo(3, 9, 20) },
+			plan.None, plan.Shrink, plan.WhyModifications, 376, "3 of the 4 modifications of a day are spent", "",
+		},
+		"shrink after two growths, looking back an hour": {
+			func(x *in) { x.f.Modified = hoursAgo(3, 9); x.r.LookBack = time.Hour; x.f.DayPeakBytes = 400 * gib },
+			plan.Shrink, plan.Shrink, "", 501, "at most 400.0 GiB used", "",
+		},
+		"shrink after two growths, the day is not known": {
+			func(x *in) { x.f.Modified = hoursAgo(3, 9); x.r.LookBack = time.Hour },
+			plan.None, plan.Shrink, plan.WhyModifications, 376, "2 of the 4 modifications of a day are spent", "",
 		},
 		"optimizing": {
 			func(x *in) { x.f = disk(1000, 100, 92); x.f.Volumes[0].OptimizingUntil = now.Add(time.Hour) },

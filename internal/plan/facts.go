@@ -38,6 +38,15 @@ type Facts struct {
 	// Striped: the volumes were made together, for performance. False: those after
 	// the first were appended.
 	Striped bool `json:"striped,omitempty"`
+	// Modified is when the disk was modified in the last 24 hours, in any order:
+	// each ModifyVolume that was asked for one of its volumes, and each volume that
+	// was appended. It is the disk's own, so moves carry it over from one backing to
+	// the next. Older times do no harm; without any the volumes' own count.
+	Modified []time.Time `json:"modified,omitempty"`
+	// DayPeakBytes is the most that was used in the last 24 hours, without what a
+	// trim gives back. It counts where the policy looks back less than a day; 0: not
+	// known.
+	DayPeakBytes int64 `json:"dayPeakBytes,omitempty"`
 	// Operation that runs on the disk ("Shrink", ...); empty: none.
 	Operation string `json:"operation,omitempty"`
 }

@@ -9,7 +9,11 @@ type Limits struct {
 	// Modifications of one volume in any ModificationWindow.
 	Modifications      int           `json:"modifications"`
 	ModificationWindow time.Duration `json:"modificationWindowNanos"`
-	// Reserve of these is kept for emergencies.
+	// DiskModifications of one disk in any ModificationWindow: its volumes' and
+	// appended volumes together, so that another volume is no way around EBS's
+	// limit. 0: no limit.
+	DiskModifications int `json:"diskModifications"`
+	// Reserve of these, and of a volume's, is kept for emergencies.
 	Reserve int `json:"reserve"`
 	// Urgent growth is one whose pool would be full within this time.
 	Urgent time.Duration `json:"urgentNanos"`
@@ -45,6 +49,7 @@ func DefaultLimits() Limits {
 			"standard": {MinGiB: 1, MaxGiB: 1024},
 		},
 		Modifications:      4,
+		DiskModifications:  4,
 		ModificationWindow: 24 * time.Hour,
 		Reserve:            1,
 		Urgent:             15 * time.Minute,

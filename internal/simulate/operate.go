@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,11 +20,13 @@ func (p *player) decide(i int) {
 	f.UsedBytes = int64(min(p.mapped(), float64(p.pool)))
 	f.Full = p.waiting != never
 	f.FillRate = p.measured(p.now)
+	f.Modified = p.modified()
 	if p.move != nil && p.lacks(p.mapped(), f.FillRate) {
 		// A growth that goes before a move under way.
 		p.abort("the disk needs room at once")
 	}
 	h := usage.Summarize(now, p.past(), p.rule.LookBack)
+	f.DayPeakBytes = usage.Summarize(now, p.past(), day).PeakUsedBytes
 	d := plan.Decide(now, f, h, p.rule, p.o.Limits, p.o.Prices)
 	p.tally.decisions++
 	if d.Action == plan.None {
@@ -76,26 +79,36 @@ func (p *player) grow(d plan.Decision, now time.Time, i int) {
 	g := &growth{d: d, began: p.now, volume: k, newGiB: d.VolumeGiB, fromGiB: v.GiB}
 	g.at = p.now + seconds(took)
 	v.OptimizingUntil = now.Add(took + p.ebs.optimize(d.VolumeGiB))
-	p.growth = g
-	p.hurry()
+	p.begun(g)
 	p.checkOscillation(i)
 }
 
-// hurry appends another volume beside a modification that takes too long for how
-// soon the pool is full. It is called when a growth begins, and when the rate
-// changes while one is waited for: the agent asks again.
+// hurry begins another volume beside a growth that takes too long for how soon the
+// pool is full, and one more after that. The first that can be used is; the others
+// are given up. It is called when a growth begins, and when the rate changes while
+// one is waited for: the agent asks again.
 func (p *player) hurry() {
 	g := p.growth
-	if g == nil || g.volume < 0 {
+	if g == nil || g.spareFrom <= p.now || g.volume >= 0 && len(p.modified()) >= p.o.Limits.DiskModifications {
 		return
 	}
-	gives := max(g.began+seconds(patience(p.timeToFull())), p.now+senses)
-	if gives >= g.at {
-		return
+	wait := seconds(patience(p.timeToFull()))
+	g.spareFrom = max(g.began+wait, p.now+senses)
+	g.spareAt = min(g.spareFrom+g.spares[0], g.spareFrom+wait+g.spares[1])
+}
+
+// spared is when another volume can be used before what was waited for.
+func (p *player) spared(g *growth) {
+	if g.volume >= 0 {
+		p.late = append(p.late, *g)
+		g.volume, g.fromGiB, g.newGiB = -1, 0, g.newGiB-g.fromGiB
+		p.modification()
+		if len(p.modified()) >= p.o.Limits.DiskModifications {
+			// The last of the day: all that the disk can use.
+			g.newGiB = max(g.newGiB, plan.CeilGiB(p.facts.SizeBytes-p.pool)+1)
+		}
 	}
-	p.late = append(p.late, *g)
-	g.volume, g.fromGiB, g.newGiB = -1, 0, g.newGiB-g.fromGiB
-	g.at = gives + seconds(p.ebs.create())
+	p.grown(g)
 }
 
 // timeToFull as usage goes on now, 0 when it does not rise. While a growth is waited
@@ -108,8 +121,17 @@ func (p *player) timeToFull() time.Duration {
 }
 
 func (p *player) append(d plan.Decision, i int) {
-	p.growth = &growth{d: d, began: p.now, volume: -1, newGiB: d.VolumeGiB, at: p.now + seconds(p.ebs.create())}
+	p.modification()
+	p.begun(&growth{d: d, began: p.now, volume: -1, newGiB: d.VolumeGiB, at: p.now + seconds(p.ebs.create())})
 	p.checkOscillation(i)
+}
+
+// begun waits for a growth.
+func (p *player) begun(g *growth) {
+	g.spareFrom, g.spareAt = never, never
+	g.spares = [2]int64{seconds(p.ebs.create()), seconds(p.ebs.create())}
+	p.growth = g
+	p.hurry()
 }
 
 func seconds(d time.Duration) int64 { return max(int64((d+time.Second-1)/time.Second), 1) }
@@ -200,17 +222,21 @@ func (p *player) abort(format string, args ...any) {
 	p.operation("abort", d, p.backingGiB, p.backingGiB, m.began)
 }
 
-// modification counts one of the disk's.
+// modification counts one of the disk's: a call to modify one of its volumes, or a
+// volume that was appended.
 func (p *player) modification() {
-	n := 0
-	for _, at := range p.mods {
-		if at > p.now-24*hour {
-			p.mods[n] = at
-			n++
-		}
-	}
-	p.mods = append(p.mods[:n], p.now)
+	p.mods = append(p.modified(), time.Unix(p.now, 0).UTC())
 	p.tally.maxMods = max(p.tally.maxMods, len(p.mods))
+}
+
+// modified is when the modifications of the last 24 hours were.
+func (p *player) modified() []time.Time {
+	gone := 0
+	for gone < len(p.mods) && p.mods[gone].Unix() <= p.now-24*hour {
+		gone++
+	}
+	p.mods = slices.Delete(p.mods, 0, gone)
+	return p.mods
 }
 
 func (p *player) expand(gib int64) {

@@ -15,6 +15,7 @@ import (
 
 const (
 	hour = int64(3600)
+	day  = 24 * time.Hour
 	// senses is how long an agent needs to measure a new fill rate, in seconds. The
 	// pool's low-water mark, which is set beforehand, needs no such time.
 	senses = 10
@@ -58,7 +59,7 @@ type player struct {
 	refused plan.Why
 	waiting int64 // since when writes wait; never: they do not
 	waitFor string
-	mods    []int64 // of the disk, in the last 24 hours
+	mods    []time.Time // modifications of the disk, in the last 24 hours or more
 
 	// What is paid for now, worked out when it changes.
 	backingGiB, extraGiB              int64
@@ -74,6 +75,11 @@ type growth struct {
 	volume  int // index; the new one: -1
 	newGiB  int64
 	fromGiB int64
+
+	// Another volume that is begun beside it from a moment on, and when it, or the
+	// one after it, can be used; never: none is. Spares is how long each takes.
+	spareFrom, spareAt int64
+	spares             [2]int64
 }
 
 // move is a move on its way.
@@ -208,7 +214,7 @@ func (p *player) line(a, b trace.Sample, i int) {
 func (p *player) nextEvent() int64 {
 	at := never
 	if p.growth != nil {
-		at = min(at, p.growth.at)
+		at = min(at, p.growth.at, p.growth.spareAt)
 	}
 	for _, g := range p.late {
 		at = min(at, g.at)
@@ -359,9 +365,14 @@ func (p *player) pressure(i int) {
 
 // events carries out what has arrived.
 func (p *player) events() {
-	if g := p.growth; g != nil && g.at <= p.now {
+	switch g := p.growth; {
+	case g == nil:
+	case g.at <= p.now:
 		p.growth = nil
 		p.grown(g)
+	case g.spareAt <= p.now:
+		p.growth = nil
+		p.spared(g)
 	}
 	p.late = slices.DeleteFunc(p.late, func(g growth) bool {
 		if g.at > p.now {

@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -108,7 +109,8 @@ func TestGapInHeadroomIsRefilledByAppendWhileEBSIsBusy(t *testing.T) {
 	res, ops := run(t, options(t, trace.Of(d)))
 	require.Positive(t, res.Report.Totals.Appends)
 	require.Zero(t, res.EBSRefused)
-	require.Equal(t, "fold", ops[len(ops)-1].What, "the volumes become one again")
+	require.True(t, slices.ContainsFunc(ops, func(o report.Operation) bool { return o.What == "fold" }), "the volumes become one again")
+	require.LessOrEqual(t, res.Report.Totals.MaxModificationsPerDay, 4)
 }
 
 func TestExpandedDisk(t *testing.T) {
@@ -190,6 +192,7 @@ func TestAnyUsageKeepsEBSsRules(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, res.EBSRefused)
 		tot := res.Report.Totals
+		require.LessOrEqual(t, tot.MaxModificationsPerDay, 4)
 		require.Equal(t, f.Disks, tot.Disks)
 		disks, volumes := 0, 0.0
 		for _, g := range res.Report.Classes {
@@ -216,7 +219,8 @@ func TestFleetIsFullAndQuiet(t *testing.T) {
 	tot := res.Report.Totals
 	require.Greater(t, tot.UtilizationAfterWeek, .75)
 	require.Zero(t, tot.Oscillations, res.Oscillations)
-	require.LessOrEqual(t, tot.OutOfSpace, 2, res.Waits)
+	require.Zero(t, tot.OutOfSpace, res.Waits)
+	require.LessOrEqual(t, tot.MaxModificationsPerDay, 4)
 	require.LessOrEqual(t, tot.Waits, tot.Grows/500)
 	require.Greater(t, res.Report.Money.Net, res.Report.Money.Without/3)
 }
