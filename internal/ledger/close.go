@@ -74,12 +74,13 @@ func (g *group) perDisk(byteHours float64) float64 {
 
 // series makes samples of the hours, from the first in which anything is known.
 func (b *book) series() {
-	begun := false
+	begun, known := false, false
 	var net float64
 	for i := range b.hours {
 		p := &b.hours[i]
-		net += p.usd - p.own - b.control(int64(i), begun || p.disks > 0)
-		begun = begun || p.disks > 0 || p.grows+p.shrinks+p.others+p.refused > 0
+		known = known || p.disks > 0
+		net += p.usd - p.own - b.control(int64(i), known)
+		begun = begun || known || p.grows+p.shrinks+p.others+p.refused > 0
 		if !begun {
 			continue
 		}

@@ -70,8 +70,10 @@ func (a *Account) HTML(w io.Writer) error {
 		refused = append(refused, float64(s.Refused))
 	}
 	v.Work = bars("Operations over time", chartWidth/2, when, []curve{
-		{name: "shrinks", class: "shrink", values: shrinks}, {name: "growths", class: "grow", values: grows},
-		{name: "others", class: "other", values: others}, {name: "refused or failed", class: "urgent", values: refused},
+		{name: "shrinks", class: "shrink", values: shrinks},
+		{name: "growths", class: "grow", values: grows},
+		{name: "others", class: "other", values: others},
+		{name: "refused or failed", class: "urgent", values: refused},
 	}, func(f float64) string { return commas(int(f)) })
 	return accountPage.Execute(w, v)
 }

@@ -81,6 +81,9 @@ func lines(label string, width float64, at []time.Time, curves []curve, top floa
 	}
 	step := niceStep(top-low, 5)
 	low, top = math.Floor(low/step)*step, math.Ceil(top/step-1e-9)*step
+	if top <= low {
+		top = low + step // nothing but zeros
+	}
 	y := func(v float64) float64 { return c.Bottom - (v-low)/(top-low)*(c.Bottom-c.Top) }
 	for v := low; v <= top+step/2; v += step {
 		c.Y = append(c.Y, tick{y(v), unit(v)})
@@ -122,7 +125,7 @@ func bars(label string, width float64, at []time.Time, curves []curve, unit func
 		}
 		top = max(top, sum)
 	}
-	step := niceStep(top, 4)
+	step := math.Max(niceStep(top, 4), 1) // they are counts
 	top = math.Ceil(top/step-1e-9) * step
 	height := c.Bottom - c.Top
 	for v := 0.0; v <= top+step/2; v += step {
