@@ -14,6 +14,7 @@ import (
 const (
 	codeVolumeNotFound       = "InvalidVolume.NotFound"
 	codeSnapshotNotFound     = "InvalidSnapshot.NotFound"
+	codeSnapshotInUse        = "InvalidSnapshot.InUse"
 	codeInstanceNotFound     = "InvalidInstanceID.NotFound"
 	codeModificationNotFound = "InvalidVolumeModification.NotFound"
 	codeTokenMismatch        = "IdempotentParameterMismatch"

@@ -151,8 +151,9 @@ func (a *Activities) addModifications(ctx context.Context, disks []contract.Disk
 	return nil
 }
 
-// disks are those of the volumes that pass the filters, by id.
-func (a *Activities) disks(ctx context.Context, filters []types.Filter) ([]contract.DiskFacts, error) {
+// disks are those of the volumes that pass the filters, by id. Each volume is
+// shown to the visitors.
+func (a *Activities) disks(ctx context.Context, filters []types.Filter, visit ...func(types.Volume)) ([]contract.DiskFacts, error) {
 	byDisk := map[contract.DiskID]*contract.DiskFacts{}
 	err := a.eachPage(ctx, filters, func(vs []types.Volume) {
 		for _, v := range vs {
@@ -164,6 +165,9 @@ func (a *Activities) disks(ctx context.Context, filters []types.Filter) ([]contr
 				byDisk[id] = &contract.DiskFacts{Disk: id}
 			}
 			add(byDisk[id], v)
+			for _, see := range visit {
+				see(v)
+			}
 		}
 	})
 	if err != nil {
