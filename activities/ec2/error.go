@@ -3,6 +3,7 @@ package ec2
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/aws/smithy-go"
@@ -56,6 +57,8 @@ func translate(err error, disk contract.DiskID, volume string) error {
 	return r
 }
 
+var unauthorized = regexp.MustCompile(`not authorized to perform: (ec2:[A-Za-z]+)`)
+
 // refusal says which errors are final, and what to do about them.
 func refusal(err error) *contract.Refusal {
 	var api smithy.APIError
@@ -70,6 +73,12 @@ func refusal(err error) *contract.Refusal {
 		if errors.As(err, &op) {
 			action = "ec2:" + op.Operation()
 		}
+		// A create call that sets tags needs a second permission; EC2 says which is
+		// missing.
+		if m := unauthorized.FindStringSubmatch(msg); m != nil {
+			action = m[1]
+		}
+		msg, _, _ = strings.Cut(msg, " Encoded authorization failure message:") // of no use to a person
 		return contract.Refuse(contract.PermissionMissing, "the worker may not do %s: %s", action, msg).
 			WithNext("allow %s in the IAM policy of the worker's role", action)
 	case "VolumeModificationRateExceeded", codeModificationState, "VolumeModificationSizeLimitExceeded":

@@ -71,6 +71,12 @@ func (s *Server) handler() http.Handler {
 		s.SetThrottle(in)
 		return nil, nil
 	}))
+	mux.HandleFunc("PUT /_admin/policy", adminBody(func(_ *http.Request, in json.RawMessage) (any, error) {
+		if string(in) == `""` {
+			return nil, s.SetPolicy("")
+		}
+		return nil, s.SetPolicy(string(in))
+	}))
 	return mux
 }
 

@@ -117,6 +117,9 @@ func (s *Server) run(r *request, faults []Fault, call *Call) (response, error) {
 	case !ok:
 		return nil, apiErr("InvalidAction", "The action %s is not valid for this web service.", r.action)
 	}
+	if err := s.authorize(r); err != nil {
+		return nil, err
+	}
 	if err := a.checkParams(r); err != nil {
 		return nil, err
 	}

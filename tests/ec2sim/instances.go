@@ -83,6 +83,13 @@ func (s *Server) AddInstance(i Instance) error {
 	})
 }
 
+// alwaysThere shows an instance to describe calls however stale they are.
+func (s *Server) alwaysThere(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history.instances.seed(id, s.st.Instances[id].clone())
+}
+
 // SetInstanceState makes an instance running or stopped. Attachments stay.
 func (s *Server) SetInstanceState(id, state string) error {
 	return s.update(func() error {

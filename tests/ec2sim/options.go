@@ -42,6 +42,10 @@ type Options struct {
 	Throttle map[string]Bucket
 	// Limits of account, volumes and instance types; zero fields get EC2's values.
 	Limits Limits
+	// Policy is an IAM policy document: what it does not allow to the caller is
+	// refused as UnauthorizedOperation. When empty everything is allowed. See
+	// SetPolicy.
+	Policy string
 	// KMSKeys are the keys that exist (id, ARN or alias). When set, a volume
 	// encrypted with another key is accepted and then fails asynchronously,
 	// as EBS does it. When empty every key exists.

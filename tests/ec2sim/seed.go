@@ -29,6 +29,7 @@ func (s *Server) Seed(in Seed) ([]string, error) {
 		if err := s.AddInstance(i); err != nil {
 			return nil, err
 		}
+		s.alwaysThere(i.ID)
 	}
 	return ids, s.update(func() error {
 		taken := map[string]map[string]bool{} // device names by instance

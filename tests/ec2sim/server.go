@@ -42,6 +42,7 @@ type Server struct {
 	jitter   bool
 	rng      *rand.Rand
 	journal  journal
+	policy   *policy // nil: everything is allowed
 	history  history
 	plugging map[string]bool   // volumes a plug call is under way for
 	timers   map[string]func() // stops the timer of a volume or snapshot
@@ -61,6 +62,10 @@ func New(opt Options) (*Server, error) {
 			return nil, fmt.Errorf("ec2sim: state directory: %w", err)
 		}
 	}
+	pol, err := parsePolicy(opt.Policy)
+	if err != nil {
+		return nil, err
+	}
 	st, err := loadState(opt.StateDir, opt.Seed)
 	if err != nil {
 		return nil, fmt.Errorf("ec2sim: %w", err)
@@ -69,7 +74,7 @@ func New(opt Options) (*Server, error) {
 		w.Advance(st.Warp - w.Offset())
 	}
 	s := &Server{
-		opt: opt, clk: opt.Clock, st: st, plug: opt.Plug,
+		opt: opt, clk: opt.Clock, st: st, plug: opt.Plug, policy: pol,
 		lag: opt.Lag, stale: opt.StaleDescribe, jitter: opt.StaleJitter,
 		rng:      rand.New(rand.NewPCG(uint64(opt.Seed), uint64(st.Serial))),
 		plugging: map[string]bool{}, timers: map[string]func(){}, imdsAt: map[string]net.Listener{},
@@ -90,6 +95,7 @@ func New(opt Options) (*Server, error) {
 		if err := s.AddInstance(i); err != nil {
 			return nil, errors.Join(err, s.Close(), s.ln.Close())
 		}
+		s.alwaysThere(i.ID)
 	}
 	s.wg.Add(1)
 	go func() {
