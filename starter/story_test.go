@@ -46,12 +46,13 @@ func temporalBinary(t *testing.T) string {
 
 // TestStories runs the command as people do, against a real Temporal server and
 // a worker whose operations are stubs. The namespace "default" is set up and
-// has a worker; "fresh" is as Temporal made it, "idle" is set up and has no worker.
+// has a worker; "fresh" is as Temporal made it, "idle" is set up and has no worker; "fleet" and
+// "herd" have a fleet each.
 func TestStories(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle"},
+		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle", "--namespace", "fleet", "--namespace", "herd"},
 		ClientOptions: &client.Options{Logger: quiet{}},
 	})
 	require.NoError(t, err)
@@ -61,6 +62,13 @@ func TestStories(t *testing.T) {
 	var out, talk bytes.Buffer
 	code := cmd.Main(ctx, "test", []string{"setup", "--address", address}, ui.Streams{Out: &out, Err: &talk})
 	require.Zero(t, code, "setup: %s", talk.String())
+
+	// Fleets in namespaces of their own: one for the story, one for the formats.
+	for _, namespace := range []string{"fleet", "herd"} {
+		code := cmd.Main(ctx, "test", []string{"setup", "--address", address, "--namespace", namespace}, ui.Streams{Out: &out, Err: &talk})
+		require.Zero(t, code, "setup: %s", talk.String())
+		startHerd(t, address, namespace)
+	}
 
 	w := newWorld()
 	control := worker.New(server.Client(), contract.ControlQueue, worker.Options{MaxHeartbeatThrottleInterval: 20 * time.Millisecond, DefaultHeartbeatThrottleInterval: 20 * time.Millisecond})

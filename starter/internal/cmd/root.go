@@ -102,7 +102,8 @@ bars appear on a terminal only; NO_COLOR is honored.
 	root.AddCommand(
 		a.newSetup(), a.newDisk(), a.newGrow(), a.newShrink(), a.newExpand(), a.newWatch(),
 		a.newPause(), a.newResume(), a.newCancel(), a.newThrottle(), a.newPreflight(), a.newPolicy(), a.newSimulate(),
-		a.newReport(),
+		a.newSchedule(), a.newMode(), a.newReap(),
+		a.newReport(), a.newTop(),
 		a.newVersion(), a.newDocs(),
 	)
 	return root

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	activity_fleet "github.com/ebb-storage/ebb/activities/fleet"
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/fleet"
+	"github.com/ebb-storage/ebb/internal/price"
+	"github.com/ebb-storage/ebb/tests/stubnode"
+	"github.com/ebb-storage/ebb/workflows"
+)
+
+const nodeB = "i-0000000000000000b"
+
+// herd is a small fleet: disks as EC2 knows them and, in stub nodes, as their
+// nodes do. The fleet's workflows and activities are the real ones; Grow and
+// Shrink change the volumes and nothing else.
+type herd struct {
+	nodes *stubnode.Nodes
+
+	mu        sync.Mutex
+	disks     map[contract.DiskID]contract.DiskFacts
+	leftovers []contract.Leftover
+}
+
+// startHerd serves a namespace of a server with a herd of its own.
+func startHerd(t *testing.T, address, namespace string) *herd {
+	c, err := client.Dial(client.Options{HostPort: address, Namespace: namespace, Logger: quiet{}})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	h := &herd{disks: map[contract.DiskID]contract.DiskFacts{}}
+	h.nodes = stubnode.New(h)
+	h.add(1, "prod/ledger", nodeA, 100, 97)
+	h.add(2, "prod/search", nodeA, 500, 120)
+	h.add(3, "dev/home", nodeB, 400, 60)
+	h.add(4, "dev/scratch", nodeB, 300, 30)
+	h.add(5, "dev/cache", nodeB, 100, 76)
+	h.leftovers = []contract.Leftover{
+		{
+			Disk: id(2), Volume: "vol-00000000000000902", GiB: 800, Role: contract.RoleRetired, Zone: "us-east-1a",
+			Since: time.Now().Add(-72 * time.Hour), Reason: "retired, and past its grace period",
+		},
+		{
+			Disk: id(3), Volume: "vol-00000000000000903", GiB: 40, Role: contract.RoleActive, Generation: 1, Zone: "us-east-1a",
+			Since: time.Now().Add(-9 * time.Hour), Reason: "two backings say that they are generation 1", Suspect: true,
+		},
+	}
+
+	w := worker.New(c, contract.ControlQueue, worker.Options{})
+	for name, fn := range map[string]any{
+		contract.RightsizeWorkflow: workflows.Rightsize, contract.RightsizeShardWorkflow: workflows.RightsizeShard,
+		contract.ProposeWorkflow: workflows.Propose, contract.ReapWorkflow: workflows.Reap, contract.CleanWorkflow: workflows.Clean,
+		contract.GrowWorkflow: h.grow, contract.ShrinkWorkflow: h.shrink,
+	} {
+		w.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
+	}
+	workflows.RegisterInspect(w)
+	prices, _ := price.BuiltIn().In(price.DefaultRegion)
+	activity_fleet.New(activity_fleet.Options{World: h, Prices: prices}).Register(w)
+	contract.ListDisks.Register(w, h.list)
+	contract.DescribeDisk.Register(w, func(_ context.Context, in contract.DescribeDiskInput) (contract.DiskFacts, error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.disks[in.Disk], nil
+	})
+	w.RegisterActivityWithOptions(h.resize, activity.RegisterOptions{Name: "resize"})
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	for _, n := range []string{nodeA, nodeB} {
+		node := worker.New(c, contract.NodeQueue(n), worker.Options{})
+		h.nodes.Register(node)
+		require.NoError(t, node.Start())
+		t.Cleanup(node.Stop)
+	}
+	return h
+}
+
+func id(n int) contract.DiskID { return contract.DiskID(fmt.Sprintf("d-%017x", n)) }
+
+// add makes disk n: a filesystem of 1000 GiB.
+func (h *herd) add(n int, name, node string, backingGiB, usedGiB int64) {
+	v := contract.VolumeFacts{
+		ID: fmt.Sprintf("vol-%017x", n), State: "in-use", SizeGiB: backingGiB, Type: "gp3", IOPS: 3000, ThroughputMiBs: 125, Zone: "us-east-1a",
+		Role: contract.RoleActive, Generation: 1, Node: node, AttachState: "attached", Tags: map[string]string{"team": fmt.Sprintf("t%d", n%2)},
+	}
+	h.disks[id(n)] = contract.DiskFacts{Disk: id(n), Name: name, Volumes: []contract.VolumeFacts{v}}
+	h.nodes.Put(stubnode.Disk{
+		ID: id(n), Name: name, SizeBytes: 1000 * contract.GiB, UsedBytes: usedGiB * contract.GiB, Node: node, Filesystem: contract.XFS,
+		Members: []contract.Member{{Volume: v.ID, Bytes: backingGiB * contract.GiB}},
+	})
+}
+
+// resize is what an operation does here: the disk's only volume has another size.
+func (h *herd) resize(_ context.Context, disk contract.DiskID, toGiB int64) (int64, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := h.disks[disk]
+	if len(f.Volumes) == 0 {
+		return 0, temporal.NewNonRetryableApplicationError("no such disk", "Test", nil)
+	}
+	was := f.Volumes[0].SizeGiB
+	f.Volumes = slices.Clone(f.Volumes)
+	f.Volumes[0].SizeGiB = toGiB
+	h.disks[disk] = f
+	h.nodes.With(disk, func(d *stubnode.Disk) { d.Members[0].Bytes = toGiB * contract.GiB })
+	return was, nil
+}
+
+func (h *herd) operation(ctx workflow.Context, name string, disk contract.DiskID, toGiB int64) (contract.Result, error) {
+	p := contract.Progress{Disk: disk, Operation: name, Phase: contract.PhaseCheck, Step: 1, Steps: 1, ToGiB: toGiB}
+	if err := workflow.SetQueryHandler(ctx, contract.QueryProgress, func() (contract.Progress, error) { return p, nil }); err != nil {
+		return contract.Result{}, err
+	}
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
+	r := contract.Result{Disk: disk, Operation: name, Outcome: contract.Done, AfterGiB: toGiB}
+	return r, workflow.ExecuteActivity(ctx, "resize", disk, toGiB).Get(ctx, &r.BeforeGiB)
+}
+
+func (h *herd) grow(ctx workflow.Context, in contract.GrowInput) (contract.Result, error) {
+	if err := in.Validate(); err != nil {
+		return contract.Result{}, temporal.NewNonRetryableApplicationError(err.Error(), "Test", nil)
+	}
+	return h.operation(ctx, contract.GrowWorkflow, in.Disk, in.ToGiB)
+}
+
+func (h *herd) shrink(ctx workflow.Context, in contract.ShrinkInput) (contract.Result, error) {
+	if err := in.Validate(); err != nil {
+		return contract.Result{}, temporal.NewNonRetryableApplicationError(err.Error(), "Test", nil)
+	}
+	return h.operation(ctx, contract.ShrinkWorkflow, in.Disk, in.ToGiB)
+}
+
+func (h *herd) list(_ context.Context, in contract.ListDisksInput) (contract.ListDisksResult, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out contract.ListDisksResult
+	for _, f := range h.disks {
+		if in.Node == "" || in.Node == f.Node() {
+			out.Disks = append(out.Disks, f)
+		}
+	}
+	return out, nil
+}
+
+// AttachedGiB implements stubnode.EC2.
+func (h *herd) AttachedGiB(node string) map[string]int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]int64{}
+	for _, d := range h.disks {
+		for _, v := range d.Volumes {
+			if v.Node == node {
+				out[v.ID] = v.SizeGiB
+			}
+		}
+	}
+	return out
+}
+
+// Census implements the fleet activities' World.
+func (h *herd) Census(context.Context) (fleet.Census, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	byNode := map[string]int{}
+	for _, d := range h.disks {
+		byNode[d.Node()]++
+	}
+	var c fleet.Census
+	for n, k := range byNode {
+		c.Nodes = append(c.Nodes, fleet.Node{Node: n, Zone: "us-east-1a", Disks: k})
+	}
+	slices.SortFunc(c.Nodes, func(a, b fleet.Node) int { return strings.Compare(a.Node, b.Node) })
+	return c, nil
+}
+
+// DisksOn implements the fleet activities' World.
+func (h *herd) DisksOn(_ context.Context, nodes []string) ([]contract.DiskFacts, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []contract.DiskFacts
+	for _, d := range h.disks {
+		if slices.Contains(nodes, d.Node()) {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// Leftovers implements the fleet activities' World.
+func (h *herd) Leftovers(context.Context, time.Duration, time.Duration, time.Duration) ([]contract.Leftover, error) {
+	return h.leftovers, nil
+}
+
+// DeleteSnapshot implements the fleet activities' World.
+func (h *herd) DeleteSnapshot(context.Context, contract.DiskID, string) error { return nil }
