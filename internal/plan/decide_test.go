@@ -99,7 +99,7 @@ func TestDecisionsInWords(t *testing.T) {
 		},
 		"the second of a day": {
 			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3) },
-			plan.Grow, plan.Grow, "", 129, "grow from 100 to 129 GiB", "",
+			plan.Grow, plan.Grow, "", 125, "grow from 100 to 125 GiB", "",
 		},
 		"the third of a day": {
 			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3, 20) },

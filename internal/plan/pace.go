@@ -20,8 +20,8 @@ type pace struct {
 // nothing can run out, and no other modification is needed.
 var paces = [...]pace{
 	{times: 4, most: 1},
-	{times: 8, least: .3, most: 1},
-	{times: 64, least: .5, most: .6},
+	{times: 16, least: .25, most: 1},
+	{least: .5, most: .5},
 }
 
 // spent is when the modifications of the disk in the window were, latest first:
@@ -63,9 +63,6 @@ func (c *weighing) growing() int64 {
 	used, p := c.f.UsedBytes, paces[min(len(c.spent), len(paces)-1)]
 	coming := float64(within(c.f.FillRate, c.r.HeadroomTime)) * p.times
 	coming = max(coming, float64(c.h.DayGrowthBytes)/3, float64(used)*p.least)
-	if len(c.spent) >= 2 {
-		coming = max(coming, float64(c.h.DayGrowthBytes))
-	}
 	coming = min(coming, max(float64(used)*p.most, float64(contract.GiB)))
 	lasting := used + c.r.Headroom(c.now, used, c.f.FillRate) + int64(coming)
 	return max(int64(math.Ceil(float64(used)/c.r.Target)), lasting)

@@ -12,8 +12,8 @@ import (
 	"github.com/ebb-storage/ebb/internal/usage"
 )
 
-// decide asks the planner and does as it says.
-func (p *player) decide(i int) {
+// ask asks the planner.
+func (p *player) ask() (plan.Decision, plan.History) {
 	now := time.Unix(p.now, 0).UTC()
 	f := p.facts
 	f.FilesystemUsedBytes = int64(p.used)
@@ -21,16 +21,22 @@ func (p *player) decide(i int) {
 	f.Full = p.waiting != never
 	f.FillRate = p.measured(p.now)
 	f.Modified = p.modified()
-	if p.move != nil && p.lacks(p.mapped(), f.FillRate) {
+	h := usage.Summarize(now, p.past(), p.rule.LookBack)
+	f.DayPeakBytes = usage.Summarize(now, p.past(), day).PeakUsedBytes
+	p.tally.decisions++
+	return plan.Decide(now, f, h, p.rule, p.o.Limits, p.o.Prices), h
+}
+
+// decide asks the planner and does as it says.
+func (p *player) decide(i int) {
+	lacks := p.lacks(p.mapped(), p.measured(p.now))
+	if p.move != nil && lacks {
 		// A growth that goes before a move under way.
 		p.abort("the disk needs room at once")
 	}
-	h := usage.Summarize(now, p.past(), p.rule.LookBack)
-	f.DayPeakBytes = usage.Summarize(now, p.past(), day).PeakUsedBytes
-	d := plan.Decide(now, f, h, p.rule, p.o.Limits, p.o.Prices)
-	p.tally.decisions++
+	d, h := p.ask()
 	if d.Action == plan.None {
-		if p.lacks(p.mapped(), f.FillRate) {
+		if lacks {
 			p.retry = p.now + asksAgain
 		}
 		if d.Wanted != plan.None && d.Why != p.refused {
@@ -42,7 +48,7 @@ func (p *player) decide(i int) {
 	p.refused = plan.WhyNone
 	switch d.Action {
 	case plan.Grow:
-		p.grow(d, now, i)
+		p.grow(d, time.Unix(p.now, 0).UTC(), i)
 	case plan.Append:
 		p.append(d, i)
 	case plan.Shrink:
@@ -83,32 +89,56 @@ func (p *player) grow(d plan.Decision, now time.Time, i int) {
 	p.checkOscillation(i)
 }
 
-// hurry begins another volume beside a growth that takes too long for how soon the
-// pool is full, and one more after that. The first that can be used is; the others
-// are given up. It is called when a growth begins, and when the rate changes while
-// one is waited for: the agent asks again.
+// hurry sets when another volume is begun beside a growth that takes too long for
+// how soon the pool is full. It is called when a growth begins, and when the rate
+// changes while one is waited for.
 func (p *player) hurry() {
-	g := p.growth
-	if g == nil || g.spareFrom <= p.now || g.volume >= 0 && len(p.modified()) >= p.o.Limits.DiskModifications {
-		return
+	if g := p.growth; g != nil && g.spare == nil {
+		g.loses = max(g.began+seconds(patience(p.timeToFull())), p.now+senses)
 	}
-	wait := seconds(patience(p.timeToFull()))
-	g.spareFrom = max(g.began+wait, p.now+senses)
-	g.spareAt = min(g.spareFrom+g.spares[0], g.spareFrom+wait+g.spares[1])
 }
 
-// spared is when another volume can be used before what was waited for.
-func (p *player) spared(g *growth) {
+// spare begins another volume: beside a modification as large as the planner says
+// now, beside another volume as that one. One more is begun when this takes as long
+// again. The first of them that can be used is.
+func (p *player) spare(g *growth) {
+	g.loses = never
+	d := g.d
 	if g.volume >= 0 {
-		p.late = append(p.late, *g)
-		g.volume, g.fromGiB, g.newGiB = -1, 0, g.newGiB-g.fromGiB
-		p.modification()
-		if len(p.modified()) >= p.o.Limits.DiskModifications {
-			// The last of the day: all that the disk can use.
-			g.newGiB = max(g.newGiB, plan.CeilGiB(p.facts.SizeBytes-p.pool)+1)
+		if d, _ = p.ask(); d.Action != plan.Append {
+			return // room enough, or no modification left
 		}
 	}
-	p.grown(g)
+	first, second := seconds(p.ebs.create()), seconds(patience(p.timeToFull()))+seconds(p.ebs.create())
+	g.spare = &growth{d: d, began: p.now, volume: -1, newGiB: d.VolumeGiB, at: p.now + min(first, second), loses: never}
+	p.tally.spares++
+}
+
+// arrived is when a growth can be used, or the volume beside it. What comes later is
+// given up, but for a modification, which EBS does not take back, and for a volume
+// when room is lacking even so.
+func (p *player) arrived(g *growth) {
+	s := g.spare
+	p.growth, g.spare = nil, nil
+	switch {
+	case g.at <= p.now:
+		p.grown(g)
+		if s == nil || g.volume < 0 || !p.lacks(p.mapped(), p.measured(p.now)) {
+			return
+		}
+		p.modification()
+		if s.at <= p.now {
+			p.grown(s)
+			return
+		}
+		p.growth = s
+	default:
+		if g.volume >= 0 {
+			p.late = append(p.late, *g)
+			p.modification()
+		}
+		p.grown(s)
+	}
 }
 
 // timeToFull as usage goes on now, 0 when it does not rise. While a growth is waited
@@ -128,8 +158,6 @@ func (p *player) append(d plan.Decision, i int) {
 
 // begun waits for a growth.
 func (p *player) begun(g *growth) {
-	g.spareFrom, g.spareAt = never, never
-	g.spares = [2]int64{seconds(p.ebs.create()), seconds(p.ebs.create())}
 	p.growth = g
 	p.hurry()
 }

@@ -20,7 +20,7 @@ const (
 	// pool's low-water mark, which is set beforehand, needs no such time.
 	senses = 10
 	// asksAgain is after how many seconds an agent repeats what it could not have.
-	asksAgain = 30
+	asksAgain = 15
 	never     = int64(1) << 62
 )
 
@@ -76,10 +76,8 @@ type growth struct {
 	newGiB  int64
 	fromGiB int64
 
-	// Another volume that is begun beside it from a moment on, and when it, or the
-	// one after it, can be used; never: none is. Spares is how long each takes.
-	spareFrom, spareAt int64
-	spares             [2]int64
+	loses int64   // when patience with it is lost; never: it is not
+	spare *growth // another volume, begun then
 }
 
 // move is a move on its way.
@@ -214,7 +212,10 @@ func (p *player) line(a, b trace.Sample, i int) {
 func (p *player) nextEvent() int64 {
 	at := never
 	if p.growth != nil {
-		at = min(at, p.growth.at, p.growth.spareAt)
+		at = min(at, p.growth.at, p.growth.loses)
+		if s := p.growth.spare; s != nil {
+			at = min(at, s.at)
+		}
 	}
 	for _, g := range p.late {
 		at = min(at, g.at)
@@ -234,8 +235,8 @@ func (p *player) nextPressure() int64 {
 		return never
 	}
 	if p.move != nil && p.rate > 0 {
-		// The new backing is to be as large as what comes in.
-		if left := float64(p.move.pool) - p.mapped(); left > 0 {
+		// The new backing is to have the headroom too, for what comes in.
+		if left := float64(p.move.pool) - p.mapped() - p.headroom(p.mapped(), p.measured(p.now)); left > 0 {
 			return min(p.now+1+int64(left/p.rate), p.poolPressure())
 		}
 		return p.now + 1
@@ -282,7 +283,11 @@ func (p *player) measured(at int64) float64 {
 
 // lacks tells whether the policy's headroom is missing, and more could be had.
 func (p *player) lacks(mapped, rate float64) bool {
-	return mapped+float64(p.rule.Headroom(time.Unix(p.now, 0), int64(mapped), rate)) > float64(p.pool) && p.pool < p.facts.SizeBytes
+	return mapped+p.headroom(mapped, rate) > float64(p.pool) && p.pool < p.facts.SizeBytes
+}
+
+func (p *player) headroom(mapped, rate float64) float64 {
+	return float64(p.rule.Headroom(time.Unix(p.now, 0), int64(mapped), rate))
 }
 
 // advance goes on to a moment within the present line and hour, in which nothing
@@ -350,7 +355,7 @@ func (p *player) pressure(i int) {
 	if p.growth != nil || !p.managed() || p.now < p.retry {
 		return
 	}
-	if m := p.move; m != nil && p.mapped() >= float64(m.pool) {
+	if m := p.move; m != nil && m.pool < p.facts.SizeBytes && p.mapped()+p.headroom(p.mapped(), p.measured(p.now)) > float64(m.pool) {
 		p.abort("the new backing of %d GiB would be too small for what came in meanwhile", m.gib)
 	}
 	if !p.lacks(p.mapped(), p.measured(p.now)) {
@@ -365,14 +370,13 @@ func (p *player) pressure(i int) {
 
 // events carries out what has arrived.
 func (p *player) events() {
-	switch g := p.growth; {
-	case g == nil:
-	case g.at <= p.now:
-		p.growth = nil
-		p.grown(g)
-	case g.spareAt <= p.now:
-		p.growth = nil
-		p.spared(g)
+	if g := p.growth; g != nil {
+		switch {
+		case g.at <= p.now, g.spare != nil && g.spare.at <= p.now:
+			p.arrived(g)
+		case g.loses <= p.now:
+			p.spare(g)
+		}
 	}
 	p.late = slices.DeleteFunc(p.late, func(g growth) bool {
 		if g.at > p.now {

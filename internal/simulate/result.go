@@ -53,6 +53,7 @@ func (t *tally) add(o *tally) {
 	t.nearMisses += o.nearMisses
 	t.outOfSpace += o.outOfSpace
 	t.ebsRefused += o.ebsRefused
+	t.spares += o.spares
 	t.waitsTotal += o.waitsTotal
 	t.waitedSeconds += o.waitedSeconds
 	t.longest = max(t.longest, o.longest)
@@ -236,7 +237,7 @@ func (t *tally) notes(r *report.Report, o *Options) []string {
 		fmt.Sprintf("An oscillation is a shrink followed within %d days by a growth of the same disk, though usage did not rise above the peak the shrink had looked at. %d shrinks were followed by a growth that usage did force.", oscillationDays, t.regrown),
 		fmt.Sprintf("Planned every %s; growth does not wait for that. Disks join over the first %s. Every disk is trimmed each hour, and before a growth when that is enough; until then what is deleted stays in the pool and is not written to again.", o.Every, o.Rollout),
 		fmt.Sprintf("Prices of %s as of %s. The worker's and Temporal's $%.0f a month are an assumption.", o.Prices.Region, o.Prices.Date, o.ControlUSDMonth),
-		fmt.Sprintf("%d decisions; %d moves given up because the disk filled meanwhile; %d calls that EBS would have refused.", t.decisions, t.aborted, t.ebsRefused),
+		fmt.Sprintf("%d decisions; %d moves given up because the disk filled meanwhile; %d volumes begun beside a growth that took long, most of them given up; %d calls that EBS would have refused.", t.decisions, t.aborted, t.spares, t.ebsRefused),
 	}
 	if b := o.Budgets; b.Moves > 0 || b.ModificationsPerDay > 0 || b.ExtraGiB > 0 || b.MovesPerNode > 0 || b.MovesPerZone > 0 {
 		out = append(out, fmt.Sprintf("Budgets are not played: each disk is on its own. Of the policy's %d moves at once, at most %d in one hour would have been wanted.", b.Moves, r.Totals.MostMovesAtOnce))

@@ -30,6 +30,7 @@ type tally struct {
 	all                                     group
 	expands, aborted, regrown, oscillations int
 	nearMisses, outOfSpace, ebsRefused      int
+	spares                                  int // volumes begun beside a growth
 	waitedSeconds, longest, waitsTotal      int64
 	maxMods                                 int
 	movedMiB                                int64
