@@ -8,11 +8,14 @@ import (
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.temporal.io/sdk/worker"
 	"go.uber.org/fx"
 
 	"github.com/ebb-storage/ebb/activities/ec2"
+	"github.com/ebb-storage/ebb/activities/fleet"
 	"github.com/ebb-storage/ebb/internal/app"
+	"github.com/ebb-storage/ebb/internal/price"
 	"github.com/ebb-storage/ebb/worker/control"
 	"github.com/ebb-storage/ebb/workflows"
 )
@@ -27,6 +30,8 @@ func module(cfg settings, log *slog.Logger, result app.Outcome) fx.Option {
 			func() *slog.Logger { return log },
 			newEC2,
 			newActivities,
+			newFleet,
+			prometheus.NewRegistry,
 			control.Dial,
 			newControl,
 		),
@@ -49,12 +54,31 @@ func newActivities(cfg settings, api *awsec2.Client, log *slog.Logger) *ec2.Acti
 	return ec2.New(api, ec2.Options{Cluster: cfg.cluster, PollMin: cfg.pollMin, Settle: cfg.settle, Log: log})
 }
 
-func newControl(cfg settings, c control.Connection, a *ec2.Activities, log *slog.Logger) *control.Worker {
+func newFleet(cfg settings, api *awsec2.Client, a *ec2.Activities, metrics *prometheus.Registry, log *slog.Logger) (*fleet.Activities, error) {
+	book := price.BuiltIn()
+	if cfg.prices != "" {
+		data, err := os.ReadFile(cfg.prices)
+		if err != nil {
+			return nil, fmt.Errorf("price list: %w", err)
+		}
+		if book, err = price.Load(data); err != nil {
+			return nil, fmt.Errorf("%s: %w", cfg.prices, err)
+		}
+	}
+	prices, known := book.In(api.Options().Region)
+	if !known {
+		log.Warn("the price list does not have the region; another one's prices are used", "region", api.Options().Region, "used", prices.Region)
+	}
+	return fleet.New(fleet.Options{World: fleet.EC2{API: a}, Prices: prices, Cluster: cfg.cluster, Metrics: metrics, Log: log}), nil
+}
+
+func newControl(cfg settings, c control.Connection, a *ec2.Activities, f *fleet.Activities, metrics *prometheus.Registry, log *slog.Logger) *control.Worker {
 	return control.New(c, control.Options{
-		Listen: cfg.listen, Version: version, Log: log,
+		Listen: cfg.listen, Version: version, Log: log, Metrics: metrics,
 		Register: func(w worker.Registry) {
 			workflows.Register(w)
 			a.Register(w)
+			f.Register(w)
 		},
 	})
 }

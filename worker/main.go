@@ -18,6 +18,7 @@ var version = "devel"
 type settings struct {
 	listen  string
 	cluster string
+	prices  string
 	log     app.Log
 	pollMin time.Duration
 	settle  time.Duration
@@ -51,6 +52,7 @@ Exit codes: 0 stopped as asked; 1 failed; 2 wrong usage.`,
 	f := cmd.Flags()
 	f.StringVar(&cfg.listen, "listen", app.EnvOr("EBB_LISTEN", "127.0.0.1:9464"), "where /metrics, /healthz and /readyz are served; port 0 picks one and logs it")
 	f.StringVar(&cfg.cluster, "cluster", os.Getenv("EBB_CLUSTER"), "tag everything created with this cluster, and list only its disks")
+	f.StringVar(&cfg.prices, "prices", os.Getenv("EBB_PRICES"), "price list for planning, as ebb price refresh writes it (default: the built-in list)")
 	cfg.log.Flags(cmd)
 	f.DurationVar(&cfg.pollMin, "poll", 500*time.Millisecond, "the shortest time between two looks at an EC2 change under way")
 	f.DurationVar(&cfg.settle, "settle", 20*time.Second, "how long EC2's describes may lag behind")

@@ -6,13 +6,14 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ebb-storage/ebb/internal/probe"
 )
 
 func TestEndpoints(t *testing.T) {
-	m := newMetrics("v1")
+	m := newMetrics("v1", prometheus.NewRegistry())
 	s := newState(m.ready)
 	srv := httptest.NewServer(probe.Handler(m.registry, s.describe))
 	defer srv.Close()

@@ -20,9 +20,9 @@ type metrics struct {
 	seconds    *prometheus.HistogramVec
 }
 
-func newMetrics(version string) *metrics {
+func newMetrics(version string, registry *prometheus.Registry) *metrics {
 	m := &metrics{
-		registry: prometheus.NewRegistry(),
+		registry: registry,
 		ready:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "ebb_worker_ready", Help: "1 while the control queue is served."}),
 		activities: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ebb_worker_activities_total", Help: "Control activities by name and outcome: done, refused, failed or cancelled.",

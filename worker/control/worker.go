@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
@@ -36,6 +37,9 @@ type Options struct {
 	Listen   string // address of the HTTP server; empty: none
 	Version  string
 	Log      *slog.Logger
+	// Metrics are served beside the worker's own, which are registered there; nil:
+	// the worker's own alone.
+	Metrics *prometheus.Registry
 }
 
 // Worker serves ebb-control.
@@ -52,7 +56,10 @@ func New(c Connection, o Options) *Worker {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	m := newMetrics(o.Version)
+	if o.Metrics == nil {
+		o.Metrics = prometheus.NewRegistry()
+	}
+	m := newMetrics(o.Version, o.Metrics)
 	return &Worker{client: c.Client, namespace: c.Namespace, o: o, metrics: m, state: newState(m.ready)}
 }
 
