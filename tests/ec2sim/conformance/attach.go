@@ -135,6 +135,8 @@ func (s *suite) modify(t *testing.T) {
 	require.EqualValues(t, 1, *m.OriginalSize)
 	require.EqualValues(t, 2, *m.TargetSize)
 	require.EqualValues(t, 3000, *m.TargetIops, "kept")
+	require.NotNil(t, m.StartTime)
+	begun := m.StartTime.Unix()
 
 	// Until it is completed a second one is refused; the new size counts from
 	// "optimizing" on.
@@ -150,6 +152,9 @@ func (s *suite) modify(t *testing.T) {
 		state = out.VolumesModifications[0].ModificationState
 		return state == types.VolumeModificationStateOptimizing || state == types.VolumeModificationStateCompleted, nil
 	})
+	if state == types.VolumeModificationStateOptimizing {
+		s.underWay(t, id, begun)
+	}
 	s.waitVolumeFor(t, id, "size 2", func(v *types.Volume) bool { return *v.Size == 2 })
 	if state == types.VolumeModificationStateOptimizing {
 		_, err = s.Client.ModifyVolume(t.Context(), &ec2.ModifyVolumeInput{VolumeId: &id, Size: aws.Int32(3)})
@@ -161,6 +166,35 @@ func (s *suite) modify(t *testing.T) {
 	requireCode(t, err, "InvalidParameterValue", "IncorrectModificationState")
 	require.NoError(t, s.attach(t, id, s.Devices[0]), "attaching while optimizing")
 	s.waitAttachment(t, id, types.VolumeAttachmentStateAttached)
+}
+
+// underWay finds a modification in the list of those that are not complete. It
+// begins at the same time whenever it is asked for.
+func (s *suite) underWay(t *testing.T, id string, begun int64) {
+	s.eventually(t, "list of modifications with "+id, func() (bool, error) {
+		p := ec2.NewDescribeVolumesModificationsPaginator(s.Client, &ec2.DescribeVolumesModificationsInput{
+			Filters:    []types.Filter{{Name: aws.String("modification-state"), Values: []string{"modifying", "optimizing"}}},
+			MaxResults: aws.Int32(500),
+		})
+		for p.HasMorePages() {
+			out, err := p.NextPage(t.Context())
+			if err != nil {
+				return false, err
+			}
+			for _, m := range out.VolumesModifications {
+				if *m.VolumeId == id {
+					require.Equal(t, begun, m.StartTime.Unix())
+					return true, nil
+				}
+			}
+		}
+		last, err := s.Client.DescribeVolumesModifications(t.Context(), &ec2.DescribeVolumesModificationsInput{VolumeIds: []string{id}})
+		if err != nil {
+			return false, nil // a stale answer
+		}
+		m := last.VolumesModifications[0]
+		return m.ModificationState == types.VolumeModificationStateCompleted && m.StartTime.Unix() == begun, nil
+	})
 }
 
 func (s *suite) instances(t *testing.T) {

@@ -68,6 +68,31 @@ func (s *suite) snapshot(t *testing.T) {
 	})
 	requireCode(t, err, "InvalidParameterValue")
 
+	// One's own are found by id and by tag.
+	s.eventually(t, "own snapshots", func() (bool, error) {
+		byID, err := s.Client.DescribeSnapshots(t.Context(), &ec2.DescribeSnapshotsInput{
+			SnapshotIds: []string{*snap.SnapshotId}, OwnerIds: []string{"self"},
+		})
+		if code(err) == "InvalidSnapshot.NotFound" {
+			return false, nil // a stale answer
+		}
+		if err != nil {
+			return false, err
+		}
+		byTag, err := s.Client.DescribeSnapshots(t.Context(), &ec2.DescribeSnapshotsInput{
+			Filters:  []types.Filter{{Name: aws.String("tag-key"), Values: []string{runTag}}, {Name: aws.String("tag:" + runTag), Values: []string{s.run}}},
+			OwnerIds: []string{"self"}, MaxResults: aws.Int32(1000),
+		})
+		if err != nil {
+			return false, err
+		}
+		found := false
+		for _, have := range byTag.Snapshots {
+			found = found || *have.SnapshotId == *snap.SnapshotId
+		}
+		return found && len(byID.Snapshots) == 1, nil
+	})
+
 	// A snapshot outlives its volume.
 	s.discard(t, vol)
 	s.waitSnapshot(t, *snap.SnapshotId)

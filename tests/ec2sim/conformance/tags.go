@@ -107,4 +107,21 @@ func (s *suite) filtersAndPages(t *testing.T) {
 	})
 	_, err := s.Client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{MaxResults: aws.Int32(1)})
 	requireCode(t, err, "InvalidParameterValue")
+
+	// 200 values in all filters of a call together, and no more.
+	values := make([]string, 199)
+	for i := range values {
+		values[i] = fmt.Sprintf("vol %d", i)
+	}
+	s.eventually(t, "a full filter", func() (bool, error) {
+		out, err := s.Client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{
+			Filters: []types.Filter{mine, filter("tag:n", values...)}, MaxResults: aws.Int32(1000),
+		})
+		if err != nil {
+			return false, err
+		}
+		return len(out.Volumes) == len(want), nil
+	})
+	_, err = s.Client.DescribeVolumes(t.Context(), &ec2.DescribeVolumesInput{Filters: []types.Filter{mine, filter("tag:n", append(values, "x")...)}})
+	requireCode(t, err, "FilterLimitExceeded")
 }
