@@ -84,7 +84,12 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 		check:    func(in contract.TrimDiskInput) error { return in.Disk.Validate() },
 		about:    func(in contract.TrimDiskInput) subject { return subject{disk: in.Disk} },
 		do: short(func(ctx context.Context, in contract.TrimDiskInput) (contract.TrimDiskResult, error) {
-			return d.Trim(ctx, in.Disk)
+			before, _ := a.usage.last(in.Disk)
+			out, err := d.Trim(ctx, in.Disk)
+			if err == nil {
+				a.metrics.trimDone(in.Disk, trimAsked, before.PoolUsedBytes-out.Measurement.PoolUsedBytes)
+			}
+			return out, err
 		}),
 	}.register(r, a)
 	handler[contract.GrowBackingInput, contract.Measurement]{

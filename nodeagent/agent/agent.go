@@ -117,7 +117,7 @@ func (a *Agent) run(ctx context.Context) error {
 		return prober.Probe(ctx).PreflightResult
 	}, log)
 	sentinel := NewSentinel(disks, a.options.Usage, c, a.metrics, node, log.With("component", "sentinel"))
-	measure := &measurer{disks: disks, usage: a.options.Usage, every: a.options.MeasureEvery, notify: sentinel.Notify, log: log}
+	measure := &measurer{disks: disks, usage: a.options.Usage, every: a.options.MeasureEvery, notify: sentinel.Notify, measured: sentinel.tend, log: log}
 
 	// The sentinel does not wait for the worker: it also drops the failed leg
 	// of a move, which Temporal has no part in.

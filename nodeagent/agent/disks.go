@@ -19,6 +19,10 @@ type Disks interface {
 	// History is the disk's hourly usage, oldest first.
 	History(ctx context.Context, id contract.DiskID) ([]format.Usage, error)
 	Trim(ctx context.Context, id contract.DiskID) (contract.TrimDiskResult, error)
+	// Reclaim is a trim beside everything else: it gives way to growth, may end
+	// before it has seen the whole disk (the next one goes on there), and does
+	// nothing during a move. TrimmedBytes are the pool's.
+	Reclaim(ctx context.Context, id contract.DiskID) (contract.TrimDiskResult, error)
 	GrowBacking(ctx context.Context, in contract.GrowBackingInput) (contract.Measurement, error)
 	Append(ctx context.Context, in contract.AppendVolumeInput) (contract.Measurement, error)
 	Expand(ctx context.Context, in contract.ExpandDiskInput) (contract.Measurement, error)

@@ -127,6 +127,12 @@ func (f *fakeDisks) Trim(ctx context.Context, id contract.DiskID) (contract.Trim
 	return contract.TrimDiskResult{TrimmedBytes: 1, Measurement: m}, err
 }
 
+func (f *fakeDisks) Reclaim(ctx context.Context, id contract.DiskID) (contract.TrimDiskResult, error) {
+	before, _ := f.get(id)
+	m, err := f.act(ctx, "Reclaim", id, id)
+	return contract.TrimDiskResult{TrimmedBytes: before.PoolUsedBytes - m.PoolUsedBytes, Measurement: m}, err
+}
+
 func (f *fakeDisks) GrowBacking(ctx context.Context, in contract.GrowBackingInput) (contract.Measurement, error) {
 	return f.act(ctx, "GrowBacking", in.Disk, in)
 }

@@ -32,6 +32,11 @@ func (s *Sentinel) pursue(ctx context.Context, key pool, r *request) {
 	wait := s.timing.recheck
 	for {
 		sent := s.take(r)
+		if s.trims.relieve(ctx, s.wg.Go, key, sent) {
+			s.log.Info("a trim made room: no growth is needed", "disk", string(key.disk), "generation", key.generation)
+			s.drop(key)
+			return
+		}
 		pause := s.hush(key, sent)
 		hushed := pause > 0
 		if !hushed {

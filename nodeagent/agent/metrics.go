@@ -132,6 +132,12 @@ func (m *Metrics) activityEnded(name string, err error) {
 	m.activities.WithLabelValues(name, outcome).Inc()
 }
 
+// trimDone counts a trim.
+func (m *Metrics) trimDone(id contract.DiskID, reason string, bytes int64) {
+	m.trims.WithLabelValues(string(id), reason).Inc()
+	m.trimmed.WithLabelValues(string(id)).Add(float64(max(0, bytes)))
+}
+
 // growthOverdue notes since when a growth is asked for in vain.
 func (m *Metrics) growthOverdue(id contract.DiskID, since time.Time) {
 	m.mu.Lock()

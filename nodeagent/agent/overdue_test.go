@@ -48,14 +48,14 @@ func (l *lockedBuffer) take() string {
 func watching(t *testing.T, f func(w *watched)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &watched{t: t, disks: newFakeDisks(testDisk), asked: &fakeSignals{}, log: &lockedBuffer{}}
-		w.set(func(m *contract.Measurement) { m.PoolUsedBytes = 3 * contract.GiB })
+		w.set(func(m *contract.Measurement) { m.PoolUsedBytes, m.FilesystemUsedBytes = 3*contract.GiB, 3*contract.GiB })
 		u := NewUsage()
 		log := slog.New(slog.NewTextHandler(w.log, nil))
 		w.Sentinel = NewSentinel(w.disks, u, w.asked, NewMetrics(u, "test"), testNode, log)
 		ctx, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		wg.Go(func() { w.Run(ctx) })
-		m := &measurer{disks: w.disks, usage: u, every: MeasureEvery, notify: w.Notify, log: log}
+		m := &measurer{disks: w.disks, usage: u, every: MeasureEvery, notify: w.Notify, measured: w.tend, log: log}
 		wg.Go(func() { m.run(ctx) })
 		defer wg.Wait()
 		defer cancel()
@@ -182,7 +182,9 @@ func TestSentinelAtThePolicysCeiling(t *testing.T) {
 		w.guide(contract.Guide{CeilingGiB: 6})
 		require.Len(t, w.asked.sent(), 3, "at once")
 		require.Zero(t, w.gauge("ebb_disk_at_ceiling"))
-		w.set(func(m *contract.Measurement) { m.BackingBytes, m.PoolBytes, m.Full = 6*contract.GiB, 6*contract.GiB, false })
+		w.set(func(m *contract.Measurement) {
+			m.BackingBytes, m.PoolBytes, m.Full = 6*contract.GiB, 6*contract.GiB, false
+		})
 		w.wait(time.Minute)
 		require.Empty(t, w.pending)
 		waited := w.gauge("ebb_disk_write_wait_seconds_total")

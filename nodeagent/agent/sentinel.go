@@ -34,6 +34,7 @@ type Sentinel struct {
 	node    string
 	log     *slog.Logger
 	timing  sentinelTiming
+	trims   *trimmer
 
 	wg      sync.WaitGroup
 	mu      sync.Mutex
@@ -79,6 +80,7 @@ func NewSentinel(d Disks, u *Usage, s Signaller, m *Metrics, node string, log *s
 		disks: d, usage: u, signals: s, metrics: m, node: node, log: log,
 		timing: defaultTiming(), pending: make(map[pool]*request), told: make(map[contract.DiskID]complaint),
 		ceilings: make(map[contract.DiskID]ceiling),
+		trims:    newTrimmer(d, u, m, log),
 	}
 	u.watch(sentinel.measured)
 	return sentinel
@@ -123,6 +125,12 @@ func (s *Sentinel) Notify(ev disk.Event) {
 		// it from there.
 		log.Warn("the new backing of a move failed and was dropped; the disk is whole on its old one", "message", ev.Message)
 		return
+	case disk.EventCeiling:
+		log.Warn(ev.Message)
+		return
+	case disk.EventTrimmed:
+		s.metrics.trimDone(ev.Disk, trimCeiling, ev.Bytes)
+		return
 	case disk.EventReadError:
 		s.complain(log, ev)
 		return
@@ -163,6 +171,16 @@ func (s *Sentinel) Notify(ev disk.Event) {
 	s.pending[key] = r
 	ctx := s.ctx
 	s.wg.Go(func() { s.pursue(ctx, key, r) })
+}
+
+// tend looks after a disk that was measured: what was deleted on it is given back
+// to its pool now and then.
+func (s *Sentinel) tend(m contract.Measurement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx != nil && s.ctx.Err() == nil {
+		s.trims.look(s.ctx, s.wg.Go, m)
+	}
 }
 
 // complain logs trouble with a disk once, and again now and then while it

@@ -183,15 +183,29 @@ func (u *Usage) states() []diskState {
 	now := u.now()
 	out := make([]diskState, 0, len(u.disks))
 	for _, id := range slices.Sorted(maps.Keys(u.disks)) {
-		d := u.disks[id]
-		s := diskState{Measurement: d.last, now: now, fullFor: d.fullFor}
-		s.guide, s.guided = u.guides[id]
-		if !d.fullSince.IsZero() {
-			s.fullFor += now.Sub(d.fullSince)
-		}
-		out = append(out, s)
+		out = append(out, u.stateOf(id, now))
 	}
 	return out
+}
+
+// state is that of one disk, if it was measured.
+func (u *Usage) state(id contract.DiskID) (s diskState, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.disks[id] == nil {
+		return s, false
+	}
+	return u.stateOf(id, u.now()), true
+}
+
+func (u *Usage) stateOf(id contract.DiskID, now time.Time) diskState {
+	d := u.disks[id]
+	s := diskState{Measurement: d.last, now: now, fullFor: d.fullFor}
+	s.guide, s.guided = u.guides[id]
+	if !d.fullSince.IsZero() {
+		s.fullFor += now.Sub(d.fullSince)
+	}
+	return s
 }
 
 // lowWater is how much of the disk's pool must be free.
@@ -217,7 +231,9 @@ type measurer struct {
 	usage  *Usage
 	every  time.Duration
 	notify func(disk.Event)
-	log    *slog.Logger
+	// measured, when not nil, is called with each measurement.
+	measured func(contract.Measurement)
+	log      *slog.Logger
 }
 
 // run measures until ctx is done.
@@ -252,6 +268,9 @@ func (m *measurer) all(ctx context.Context) {
 		m.usage.Observe(&got)
 		for _, ev := range pressing(got) {
 			m.notify(ev)
+		}
+		if m.measured != nil {
+			m.measured(got)
 		}
 	}
 }

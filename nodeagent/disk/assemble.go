@@ -197,7 +197,11 @@ func endMove(h *format.Header) {
 // Disassemble unmounts a disk and takes its devices down. A move in progress
 // stays in the headers and goes on after the next assembly.
 func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
-	h := m.lock(d)
+	h := m.handle(d)
+	h.closing.Add(1)
+	defer h.closing.Add(-1)
+	h.dropBallast() // an open file keeps the filesystem mounted
+	m.lock(d)
 	defer h.mu.Unlock()
 	if top, err := m.DM.Info(topName(d)); err == nil {
 		if err := unmount(d, top.Dev); err != nil {

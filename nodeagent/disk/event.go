@@ -14,6 +14,11 @@ const (
 	// EventMoveFailed: the incoming leg of a move failed and was dropped; the
 	// disk is back on its old backing and no write failed.
 	EventMoveFailed EventKind = "move-failed"
+	// EventCeiling: writes that need more than the policy's ceiling fail from now
+	// on, or no longer do.
+	EventCeiling EventKind = "ceiling"
+	// EventTrimmed: a trim at the ceiling gave Bytes back to the pool.
+	EventTrimmed EventKind = "trimmed"
 	// EventReadError: the active backing returned an error.
 	EventReadError EventKind = "read-error"
 )
@@ -25,6 +30,7 @@ type Event struct {
 	Kind EventKind
 	// Pressure is set for EventPressure and EventFull.
 	Pressure contract.Pressure
+	Bytes    int64 // of EventTrimmed
 	// Message is for people: what happened, to which device.
 	Message string
 }

@@ -56,13 +56,14 @@ func (m mount) usage() (total, used int64, err error) {
 }
 
 // mkfs makes the filesystem without touching more of the disk than it must: no
-// discard of the whole device, no zeroing of what reads as zeros already.
+// discard of the whole device, no zeroing of what reads as zeros already. ext4 keeps
+// no blocks for root: a twentieth of a large disk may be more than is behind it.
 func mkfs(ctx context.Context, fs contract.Filesystem, dev string) error {
 	switch fs {
 	case contract.XFS:
 		return run(ctx, "mkfs.xfs", "-q", "-f", "-K", dev)
 	case contract.Ext4:
-		return run(ctx, "mkfs.ext4", "-q", "-F", "-E", "nodiscard,assume_storage_prezeroed=1", dev)
+		return run(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard,assume_storage_prezeroed=1", dev)
 	}
 	return fs.Validate()
 }
@@ -123,35 +124,51 @@ func unmount(d contract.DiskID, dev dm.Dev) error {
 // by position and finds them all.
 const trimStep = 256 << 20
 
-// trim gives the filesystem's free blocks back, in the spans of trimStep that
-// want says are worth it, and returns how many bytes.
-func (m mount) trim(ctx context.Context, size int64, want func(start int64) bool) (int64, error) {
+// errTrimmed ends a trim before its end without being an error of it.
+var errTrimmed = errors.New("the trim ends here")
+
+// trim gives the filesystem's free blocks back, in spans of trimStep from first on
+// and around the end, and returns how many bytes and where the next one may begin.
+// Each span is trimmed by step, which may leave it out by not calling trim, or end
+// it all by errTrimmed.
+func (m mount) trim(ctx context.Context, size, first int64, step func(start int64, trim func() error) error) (sum, next int64, err error) {
 	f, err := os.Open(m.path)
 	if err != nil {
-		return 0, err
+		return 0, first, err
 	}
 	defer f.Close()
 	if err := m.settle(f); err != nil {
-		return 0, err
+		return 0, first, err
 	}
 	const fitrim = 0xC0185879
-	var sum int64
-	for at := int64(0); at < size; at += trimStep {
+	spans := (size + trimStep - 1) / trimStep
+	for i := range spans {
+		at := (first/trimStep + i) % spans * trimStep
 		if err := ctx.Err(); err != nil {
-			return sum, err
+			return sum, at, err
 		}
-		if !want(at) {
-			continue
+		err := step(at, func() error {
+			r := struct{ start, length, minimum uint64 }{uint64(at), trimStep, 0}
+			_, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fitrim, uintptr(unsafe.Pointer(&r)))
+			switch {
+			case e == unix.EOPNOTSUPP:
+				return errTrimmed // no discard below
+			case e == unix.EINVAL && at > 0:
+				return nil // past the filesystem's last block
+			case e != 0:
+				return fmt.Errorf("trim %s: %w", m.path, e)
+			}
+			sum += int64(min(r.length, trimStep)) // xfs counts an extent whole that only begins here
+			return nil
+		})
+		if errors.Is(err, errTrimmed) {
+			return sum, at, nil
 		}
-		r := struct{ start, length, minimum uint64 }{uint64(at), trimStep, 0}
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fitrim, uintptr(unsafe.Pointer(&r))); e == unix.EOPNOTSUPP || e == unix.EINVAL && at > 0 {
-			return sum, nil // no discard below, or past the filesystem's last block
-		} else if e != 0 {
-			return sum, fmt.Errorf("trim %s: %w", m.path, e)
+		if err != nil {
+			return sum, at, err
 		}
-		sum += int64(min(r.length, trimStep)) // xfs counts an extent whole that only begins here
 	}
-	return sum, nil
+	return sum, first, nil
 }
 
 // settle makes the blocks of files deleted just now free for FITRIM: xfs frees

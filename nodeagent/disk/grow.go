@@ -55,7 +55,7 @@ func (m *Manager) GrowBacking(ctx context.Context, in contract.GrowBackingInput)
 	if err != nil {
 		return none, err
 	}
-	h := m.lockLive(in.Disk)
+	h := m.lockToGrow(in.Disk)
 	defer h.mu.Unlock()
 	v, err := m.openLive(ctx, in.Disk, h)
 	if err != nil {
@@ -98,7 +98,7 @@ func (m *Manager) Append(ctx context.Context, in contract.AppendVolumeInput) (co
 	if err := m.attached(ctx, []string{in.Volume}); err != nil {
 		return none, err
 	}
-	h := m.lockLive(in.Disk)
+	h := m.lockToGrow(in.Disk)
 	defer h.mu.Unlock()
 	v, err := m.openLive(ctx, in.Disk, h)
 	if err != nil {
@@ -199,68 +199,4 @@ func (m *Manager) Expand(ctx context.Context, in contract.ExpandDiskInput) (cont
 		}
 	}
 	return m.measure(ctx, in.Disk, h)
-}
-
-// Trim gives the filesystem's free blocks back to the pool, except during a move:
-// a discard passes the mirror's copy of the same region, and may leave the legs
-// different in blocks that nobody owns, which the verification would have to
-// refuse. It does not hold the disk's lock: a trim can take minutes.
-func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDiskResult, error) {
-	var out contract.TrimDiskResult
-	top, err := m.DM.Info(topName(d))
-	if err != nil {
-		return out, err
-	}
-	mnt, ok, err := mountOf(top.Dev)
-	if err != nil {
-		return out, err
-	}
-	if ok && !m.copying(d) {
-		if out.TrimmedBytes, err = m.trim(ctx, d, mnt); err != nil {
-			return out, err
-		}
-	}
-	h := m.lock(d)
-	defer h.mu.Unlock()
-	v, err := m.open(ctx, d, h)
-	if err != nil {
-		return out, err
-	}
-	if v.incoming == nil {
-		// Mapping makes the pool commit first, and only then does it count what
-		// the trim freed as free.
-		regionBytes, copies, err := m.planMove(v.active)
-		if err != nil {
-			return out, err
-		}
-		out.CopyBytes = int64(regionBytes * copies)
-	}
-	out.Measurement, err = m.measure(ctx, d, h)
-	return out, err
-}
-
-// copying tells whether a disk's mirror runs.
-func (m *Manager) copying(d contract.DiskID) bool {
-	_, mirrored, err := m.mirrorState(d)
-	return err == nil && mirrored
-}
-
-// trim trims where the pool has anything to give back.
-func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount) (int64, error) {
-	h := m.lock(d)
-	v, err := m.open(ctx, d, h)
-	spans := map[int64]bool{}
-	if err == nil {
-		err = m.mapped(v.active, func(start, length uint64) error {
-			for at := start / trimStep; at <= (start+length-1)/trimStep; at++ {
-				spans[int64(at*trimStep)] = true
-			}
-			return nil
-		})
-	}
-	h.mu.Unlock()
-	if err != nil {
-		return 0, err
-	}
-	return mnt.trim(ctx, int64(v.active.head.SizeBytes), func(start int64) bool { return spans[start] })
 }

@@ -9,11 +9,24 @@ import (
 )
 
 // Guide takes what a policy wants of a disk. It holds until the next one, or until
-// the process ends. It does not wait for the disk.
+// the process ends. It does not wait for the disk; the watch looks at it at once.
 func (m *Manager) Guide(d contract.DiskID, g contract.Guide) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if old, ok := m.guides[d]; ok && old == g {
+		return
+	}
 	m.guides[d] = g
+	if m.wake != nil {
+		m.wake()
+	}
+}
+
+// wakeBy lets a new guide end the watch's wait.
+func (m *Manager) wakeBy(wake func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wake = wake
 }
 
 // guide is what a policy wants of a disk; nil: none was told.
@@ -62,7 +75,7 @@ func bytesIn(rate float64, t time.Duration) int64 {
 	return int64(min(max(0, rate*t.Seconds()), float64(contract.MaxDiskBytes)))
 }
 
-// lowWater is LowWater of a backing's pool. The caller holds the disk's lock.
+// lowWater is LowWater of a backing's pool.
 func (m *Manager) lowWater(b *backing, pool, used int64, rate float64) int64 {
 	return LowWater(m.guide(contract.DiskID(b.head.Disk)), time.Now(), int64(b.head.SizeBytes), pool, used, rate)
 }
@@ -118,6 +131,9 @@ func (m *Manager) nextLook() time.Duration {
 	for _, g := range m.guides {
 		if g.HeadroomTime > 0 {
 			next = min(next, g.HeadroomTime/20)
+		}
+		if g.FailAtCeiling {
+			next = min(next, ballastLook)
 		}
 	}
 	return max(next, time.Second)

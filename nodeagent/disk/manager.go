@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -38,9 +39,11 @@ type Manager struct {
 	percent map[contract.DiskID]float64 // by disk with a throttled copy: kcopyd's share of time
 	hurried int                         // swaps under way: no copy is throttled meanwhile
 	guides  map[contract.DiskID]contract.Guide
+	wake    func() // ends the watch's wait; nil: there is no watch
 
-	loading sync.RWMutex // see load
-	copyJob string       // kcopyd's job size for others than us, in KiB
+	tending sync.WaitGroup // changes of ballasts, by the watch
+	loading sync.RWMutex   // see load
+	copyJob string         // kcopyd's job size for others than us, in KiB
 }
 
 // handle is one disk's lock and what is remembered between calls. Nothing in it
@@ -63,6 +66,15 @@ type handle struct {
 	hour     hourly
 	pressure time.Time
 	marked   time.Time // when the pool's low-water mark was last changed
+	trimAt   int64     // where the next Reclaim begins
+
+	growing atomic.Int32 // growths that wait for mu
+	// reclaiming is held by the one Reclaim there is; trims by each step of a trim,
+	// and for writing by a move that begins: a discard must not pass the copy.
+	reclaiming sync.Mutex
+	trims      sync.RWMutex
+	ballast    ballast
+	closing    atomic.Int32 // takes the disk down: no new ballast
 }
 
 // Targets are the device-mapper targets a node needs.
@@ -102,6 +114,16 @@ func (m *Manager) lock(d contract.DiskID) *handle {
 // on but what the view's backings consist of.
 func (m *Manager) lockLive(d contract.DiskID) *handle {
 	h := m.handle(d)
+	h.mu.Lock()
+	return h
+}
+
+// lockToGrow is lockLive for a growth: a trim that looks at the pool's map under
+// the lock gives up.
+func (m *Manager) lockToGrow(d contract.DiskID) *handle {
+	h := m.handle(d)
+	h.growing.Add(1)
+	defer h.growing.Add(-1)
 	h.mu.Lock()
 	return h
 }

@@ -94,6 +94,7 @@ func (m *Manager) measure(ctx context.Context, d contract.DiskID, h *handle) (co
 		if out.FilesystemBytes, out.FilesystemUsedBytes, err = mnt.usage(); err != nil {
 			return out, err
 		}
+		out.FilesystemUsedBytes = max(0, out.FilesystemUsedBytes-h.ballast.held.Load())
 	}
 	m.remember(ctx, h, out, top)
 	if n := h.view.incoming; n != nil && n.head.Move != createMove {

@@ -180,7 +180,10 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if err != nil {
 		return err
 	}
-	if err := m.swap(h, n.head.Move, top, table); err != nil {
+	h.trims.Lock() // from the swap on they see that there is a mirror
+	err = m.swap(h, n.head.Move, top, table)
+	h.trims.Unlock()
+	if err != nil {
 		return err
 	}
 	if err := m.step(ctx, "swap-a"); err != nil {

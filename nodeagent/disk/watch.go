@@ -25,19 +25,22 @@ const pressureInterval = time.Second
 // to handle, which must not block for long. It looks at everything once when it
 // begins.
 func (m *Manager) Watch(ctx context.Context, handle func(Event)) error {
+	defer m.dropBallasts()
 	for {
+		poll, wake := context.WithCancel(ctx)
+		m.wakeBy(wake) // before it is looked, so that no guide comes too late for both
 		next := m.nextLook()
 		if !m.inspectAll(ctx, handle) {
 			next = busyInterval
 		}
-		if err := m.DM.Poll(ctx, next); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
+		err := m.DM.Poll(poll, next)
+		woken := poll.Err() != nil
+		wake()
 		if ctx.Err() != nil {
 			return nil
+		}
+		if err != nil && !woken {
+			return err
 		}
 	}
 }
@@ -87,6 +90,7 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 	var events []Event
 	if h.view != nil {
 		events = m.pools(d, h)
+		m.limit(ctx, d, h, handle)
 	}
 	h.mu.Unlock()
 	for _, e := range events {

@@ -1,0 +1,145 @@
+package disk
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+)
+
+// Trim gives the filesystem's free blocks back to the pool, except during a move:
+// a discard passes the mirror's copy of the same region, and may leave the legs
+// different in blocks that nobody owns, which the verification would have to
+// refuse. It does not hold the disk's lock: a trim can take minutes.
+func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDiskResult, error) {
+	var out contract.TrimDiskResult
+	top, err := m.DM.Info(topName(d))
+	if err != nil {
+		return out, err
+	}
+	mnt, ok, err := mountOf(top.Dev)
+	if err != nil {
+		return out, err
+	}
+	if ok && !m.copying(d) {
+		if out.TrimmedBytes, _, err = m.trim(ctx, d, mnt, 0, false); err != nil {
+			return out, err
+		}
+	}
+	h := m.lock(d)
+	defer h.mu.Unlock()
+	v, err := m.open(ctx, d, h)
+	if err != nil {
+		return out, err
+	}
+	if v.incoming == nil {
+		// Mapping makes the pool commit first, and only then does it count what
+		// the trim freed as free.
+		regionBytes, copies, err := m.planMove(v.active)
+		if err != nil {
+			return out, err
+		}
+		out.CopyBytes = int64(regionBytes * copies)
+	}
+	out.Measurement, err = m.measure(ctx, d, h)
+	return out, err
+}
+
+// Reclaim is a trim beside everything else: it gives way to growth, goes on where
+// the last one ended when that had no time for the whole disk, and does nothing
+// during a move or beside another one. TrimmedBytes are those of the pool.
+func (m *Manager) Reclaim(ctx context.Context, d contract.DiskID) (contract.TrimDiskResult, error) {
+	var out contract.TrimDiskResult
+	h := m.handle(d)
+	if !h.reclaiming.TryLock() {
+		return out, contract.Refuse(contract.DiskBusy, "a trim is running").WithDisk(d)
+	}
+	defer h.reclaiming.Unlock()
+	before, err := m.Measure(ctx, d)
+	if err != nil {
+		return out, err
+	}
+	out.Measurement = before
+	top, err := m.DM.Info(topName(d))
+	if err != nil {
+		return out, err
+	}
+	mnt, ok, err := mountOf(top.Dev)
+	if err != nil || !ok || before.Move != nil {
+		return out, err
+	}
+	_, next, err := m.trim(ctx, d, mnt, h.trimAt, true)
+	h.trimAt = next // of the one Reclaim there is
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return out, err
+	}
+	ctx = context.WithoutCancel(ctx) // what was freed is to be counted
+	h = m.lockLive(d)
+	defer h.mu.Unlock()
+	if h.view == nil || h.swapping {
+		return out, nil
+	}
+	if err := m.commitPool(h.view.active); err != nil {
+		return out, err
+	}
+	if out.Measurement, err = m.measure(ctx, d, h); err != nil {
+		return out, err
+	}
+	if out.Measurement.Generation == before.Generation {
+		out.TrimmedBytes = max(0, before.PoolUsedBytes-out.Measurement.PoolUsedBytes)
+	}
+	return out, nil
+}
+
+// commitPool makes a pool count what discards freed as free.
+func (m *Manager) commitPool(b *backing) error {
+	pool := stackName(b.head) + partPool
+	_, err := m.DM.Message(pool, 0, "reserve_metadata_snap")
+	_, e := m.DM.Message(pool, 0, "release_metadata_snap")
+	return errors.Join(err, e)
+}
+
+// copying tells whether a disk's mirror runs.
+func (m *Manager) copying(d contract.DiskID) bool {
+	_, mirrored, err := m.mirrorState(d)
+	return err == nil && mirrored
+}
+
+// errGiveWay says that a growth waits for what a trim holds.
+var errGiveWay = errors.New("a growth comes first")
+
+// trim trims where the pool has anything to give back, from first on. One that
+// gives way ends when a growth waits for the disk's lock.
+func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount, first int64, givesWay bool) (sum, next int64, err error) {
+	h := m.lock(d)
+	v, err := m.open(ctx, d, h)
+	spans := map[int64]bool{}
+	var size int64
+	if err == nil {
+		size = int64(v.active.head.SizeBytes)
+		err = m.mapped(v.active, func(start, length uint64) error {
+			if givesWay && h.growing.Load() > 0 {
+				return errGiveWay
+			}
+			for at := start / trimStep; at <= (start+length-1)/trimStep; at++ {
+				spans[int64(at*trimStep)] = true
+			}
+			return ctx.Err()
+		})
+	}
+	h.mu.Unlock()
+	if err != nil {
+		return 0, first, err
+	}
+	return mnt.trim(ctx, size, first, func(start int64, trim func() error) error {
+		if !spans[start] {
+			return nil
+		}
+		h.trims.RLock()
+		defer h.trims.RUnlock()
+		if m.copying(d) {
+			return errTrimmed
+		}
+		return trim()
+	})
+}
