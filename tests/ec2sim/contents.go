@@ -25,7 +25,7 @@ func (s *Server) fillFromSnapshot(v *Volume) error {
 	go func() {
 		defer s.wg.Done()
 		defer func() { _ = src.Close() }() // only read
-		_, err := copyInto(s.ctx, s.VolumePath(id), src, fi.Size())
+		_, err := copyInto(s.ctx, s.VolumePath(id), src, fi.Size(), sparseCopy)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if v, ok := s.st.Volumes[id]; ok && !s.closed {
@@ -44,26 +44,39 @@ func (s *Server) fillFromSnapshot(v *Volume) error {
 	return nil
 }
 
-func copyInto(ctx context.Context, path string, src *os.File, limit int64) (int64, error) {
+type copyFunc func(ctx context.Context, dst, src *os.File, limit int64) (int64, error)
+
+func copyInto(ctx context.Context, path string, src *os.File, limit int64, copied copyFunc) (int64, error) {
 	dst, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return 0, err
 	}
-	n, err := sparseCopy(ctx, dst, src, limit)
+	n, err := copied(ctx, dst, src, limit)
 	if cerr := dst.Close(); err == nil {
 		err = cerr
 	}
 	return n, err
 }
 
-// takeContents copies the contents of the volumes behind new snapshots, with
-// the instance paused when the plug can do that, then lets them complete. It
-// returns when the contents are taken: what is written later is not in them.
+// takeContents copies the contents of the volumes behind new snapshots, then
+// lets them complete. When the plug can pause the instance, most is copied before
+// that, and while it is paused only what has changed meanwhile. It returns when
+// the contents are taken: what is written later is not in them.
 func (s *Server) takeContents(snaps []*Snapshot, instanceID string) {
 	s.mu.Lock()
 	pauser, _ := s.plug.(Pauser)
 	s.mu.Unlock()
+	take := sparseCopy
 	if instanceID != "" && pauser != nil && !s.opt.NoSnapshotData {
+		ahead := true
+		for _, sn := range snaps {
+			if _, err := s.takeOne(sn, sparseCopy); err != nil {
+				ahead = false // the copy that counts tells
+			}
+		}
+		if ahead {
+			take = sparseUpdate
+		}
 		ctx, cancel := context.WithTimeout(s.ctx, s.opt.PlugTimeout)
 		defer cancel()
 		resume, err := pauser.Pause(ctx, instanceID)
@@ -74,7 +87,7 @@ func (s *Server) takeContents(snaps []*Snapshot, instanceID string) {
 		}
 	}
 	for _, sn := range snaps {
-		n, err := s.takeOne(sn)
+		n, err := s.takeOne(sn, take)
 		s.mu.Lock()
 		if now, ok := s.st.Snapshots[sn.ID]; ok && !s.closed {
 			now.Copying, now.DataBytes = false, n
@@ -90,7 +103,7 @@ func (s *Server) takeContents(snaps []*Snapshot, instanceID string) {
 	}
 }
 
-func (s *Server) takeOne(sn *Snapshot) (int64, error) {
+func (s *Server) takeOne(sn *Snapshot, take copyFunc) (int64, error) {
 	if s.opt.NoSnapshotData {
 		return 0, nil
 	}
@@ -99,7 +112,7 @@ func (s *Server) takeOne(sn *Snapshot) (int64, error) {
 		return 0, err
 	}
 	defer func() { _ = src.Close() }() // only read
-	return copyInto(s.ctx, s.SnapshotPath(sn.ID), src, s.Bytes(sn.SizeGiB))
+	return copyInto(s.ctx, s.SnapshotPath(sn.ID), src, s.Bytes(sn.SizeGiB), take)
 }
 
 // resumeContents deals with copies a former server did not finish. Lock held.
