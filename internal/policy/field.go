@@ -66,7 +66,7 @@ var fields = []field{
 	{path: "grow.maxStep", kind: gibKind, least: 1, most: maxGiB, in: func(r *plan.Rule) any { return &r.MaxStepGiB }, about: "Greatest growth at once, unless what is used needs more."},
 	{path: "shrink.min", kind: gibKind, least: 1, most: maxGiB, in: func(r *plan.Rule) any { return &r.MinShrinkGiB }, about: "Least GiB that a shrink must save."},
 	{path: "shrink.minPercent", kind: percentKind, most: 0.9, in: func(r *plan.Rule) any { return &r.MinShrink }, about: "The same, as a share of the backing."},
-	{path: "shrink.lookBack", kind: durationKind, least: hour, most: historyDays * day, in: func(r *plan.Rule) any { return &r.LookBack }, about: "A shrink leaves room for the most that was used in this time, and waits until so much is on record."},
+	{path: "shrink.lookBack", kind: durationKind, most: historyDays * day, in: func(r *plan.Rule) any { return &r.LookBack }, about: "A shrink leaves room for the most that was used in this time, and waits until so much is on record. 0s: only what is used now counts."},
 	{path: "shrink.quiet", kind: durationKind, most: historyDays * day, in: func(r *plan.Rule) any { return &r.ShrinkQuiet }, about: "No shrink so soon after a growth or a shrink."},
 	{path: "shrink.payback", kind: durationKind, least: hour, most: 3650 * day, in: func(r *plan.Rule) any { return &r.Payback }, about: "Longest time in which a shrink's saving may pay for its cost."},
 	{path: "windows", kind: windowsKind, in: func(r *plan.Rule) any { return &r.Windows }, about: "When moves may begin. Left out: always. Growth never waits."},

@@ -35,7 +35,7 @@ func RecordsOf(hours []contract.HistoryHour) []Record {
 }
 
 // Summarize reads hourly records, oldest first, as a policy looks at them: peaks
-// over lookBack, the rest over all there is. Records from after now are left
+// over lookBack (0: none are), the rest over all there is. Records from after now are left
 // out. Gaps are allowed: nothing was used in them as far as planning knows.
 func Summarize(now time.Time, records []Record, lookBack time.Duration) contract.UsageSummary {
 	hour := now.Unix() / 3600
@@ -65,7 +65,7 @@ func Summarize(now time.Time, records []Record, lookBack time.Duration) contract
 		if r.Hour >= last.Hour-24 {
 			dayAgo = min(dayAgo, r.UsedMin)
 		}
-		if r.Hour < from {
+		if r.Hour < from || lookBack <= 0 {
 			continue
 		}
 		h.PeakUsedBytes = max(h.PeakUsedBytes, r.peak())

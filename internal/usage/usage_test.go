@@ -45,6 +45,9 @@ func TestSummarize(t *testing.T) {
 	require.Equal(t, 90*gib, h.PeakUsedBytes)
 	require.Equal(t, int32(9000), h.PeakIOPS)
 
+	require.Zero(t, usage.Summarize(now, records, 0).PeakUsedBytes, "no past counts")
+	require.Equal(t, 100*time.Hour, usage.Summarize(now, records, 0).Known)
+
 	// The future is not known, whatever a wrong clock wrote.
 	require.Equal(t, usage.Summarize(now, records, aDay), usage.Summarize(now, append(records, rec(-5, 99, 10)), aDay))
 
