@@ -89,7 +89,7 @@ func (s *Sentinel) hush(key pool, ev disk.Event) time.Duration {
 	case byPolicy:
 		why = "its policy's ceiling is reached, writes will wait when it is full; next: raise the policy's ceiling, or delete files"
 	}
-	s.log.Error("the disk is filling and its backing cannot grow any further: "+why, "disk", string(key.disk),
+	s.log.Error("the disk is filling and its backing cannot grow any further", "disk", string(key.disk), "why", why,
 		"ceiling_gib", gib, "size", m.SizeBytes, "backing", m.BackingBytes, "pool", m.PoolBytes, "used", m.PoolUsedBytes, "again_in", c.wait)
 	return 0
 }

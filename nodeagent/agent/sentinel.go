@@ -126,7 +126,7 @@ func (s *Sentinel) Notify(ev disk.Event) {
 		log.Warn("the new backing of a move failed and was dropped; the disk is whole on its old one", "message", ev.Message)
 		return
 	case disk.EventCeiling:
-		log.Warn(ev.Message)
+		log.Warn("the disk's policy has a ceiling", "message", ev.Message)
 		return
 	case disk.EventTrimmed:
 		s.metrics.trimDone(ev.Disk, trimCeiling, ev.Bytes)

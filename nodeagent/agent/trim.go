@@ -49,7 +49,16 @@ type trimmer struct {
 
 	mu      sync.Mutex
 	trims   map[contract.DiskID]*trim
+	bases   map[contract.DiskID]base
 	routine bool // one runs
+}
+
+// base is what a disk's pool held beyond what its filesystem used when all was
+// trimmed: the pool's blocks that are used in part; below 0 on xfs, which counts
+// what it has put aside for itself as used.
+type base struct {
+	generation uint64
+	bytes      int64
 }
 
 // trim is the last trim of a disk.
@@ -65,22 +74,34 @@ type trim struct {
 }
 
 func newTrimmer(d Disks, u *Usage, m *Metrics, log *slog.Logger) *trimmer {
-	return &trimmer{disks: d, usage: u, metrics: m, log: log, began: time.Now(), trims: make(map[contract.DiskID]*trim)}
+	return &trimmer{disks: d, usage: u, metrics: m, log: log, began: time.Now(), trims: make(map[contract.DiskID]*trim), bases: make(map[contract.DiskID]base)}
 }
 
-// excess is what a disk's pool holds beyond what its filesystem uses; 0 when that
-// is not known, or when a trim has to wait for the end of a move.
-func excess(m contract.Measurement) int64 {
+// excess is what a disk's pool holds beyond what its filesystem uses, as far as a
+// trim would change that; 0 when it is not known, or when a trim has to wait for
+// the end of a move.
+func (t *trimmer) excess(m contract.Measurement) int64 {
 	if m.FilesystemBytes == 0 || m.Move != nil {
 		return 0
 	}
-	return max(0, m.PoolUsedBytes-m.FilesystemUsedBytes)
+	b, known := t.base(m)
+	if !known {
+		b = 0
+	}
+	return max(0, m.PoolUsedBytes-m.FilesystemUsedBytes-b)
+}
+
+func (t *trimmer) base(m contract.Measurement) (bytes int64, known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b, known := t.bases[m.Disk]
+	return b.bytes, known && b.generation == m.Generation
 }
 
 // spares says that a trim may spare a growth: it is a tenth of the pool that may
 // come back, or with some of it enough would be free.
-func spares(s diskState) bool {
-	more := excess(s.Measurement)
+func (t *trimmer) spares(s diskState) bool {
+	more := t.excess(s.Measurement)
 	free := s.PoolBytes - s.PoolUsedBytes
 	return more >= leastTrim && (more >= s.PoolBytes/10 || free+more/2 >= s.lowWater())
 }
@@ -94,7 +115,7 @@ func (t *trimmer) relieve(ctx context.Context, start func(func()), key pool, ev 
 		return false
 	}
 	s.PoolUsedBytes = max(s.PoolUsedBytes, ev.Pressure.UsedBytes)
-	if !spares(s) {
+	if !t.spares(s) {
 		return false
 	}
 	r := t.begin(ctx, start, s, trimPressure, pressureTrim)
@@ -118,10 +139,13 @@ func (t *trimmer) relieve(ctx context.Context, start func(func()), key pool, ev 
 	return free >= s.lowWater() && timeToFull(free, s.FillRate) > runway
 }
 
-// look begins a routine trim of a disk that was just measured, when it is due.
+// look begins a routine trim of a disk that was just measured, when it is due. On
+// xfs nothing can be said before the first one.
 func (t *trimmer) look(ctx context.Context, start func(func()), m contract.Measurement) {
-	more := excess(m)
-	if more < leastTrim || more <= m.FilesystemUsedBytes/10 || time.Since(t.began) < settleIn {
+	more := t.excess(m)
+	_, known := t.base(m)
+	blind := !known && m.Filesystem == contract.XFS && m.PoolUsedBytes > leastTrim && m.Move == nil && m.FilesystemBytes > 0
+	if (more < leastTrim || more <= m.FilesystemUsedBytes/10) && !blind || time.Since(t.began) < settleIn {
 		return
 	}
 	if s, ok := t.usage.state(m.Disk); ok {
@@ -132,6 +156,7 @@ func (t *trimmer) look(ctx context.Context, start func(func()), m contract.Measu
 // begin begins a trim, unless it is too soon for another one (nil). A trim that
 // runs already is as good. start owns the goroutine.
 func (t *trimmer) begin(ctx context.Context, start func(func()), s diskState, reason string, budget time.Duration) *trim {
+	hoped := t.excess(s.Measurement)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if last := t.trims[s.Disk]; last != nil {
@@ -155,7 +180,7 @@ func (t *trimmer) begin(ctx context.Context, start func(func()), s diskState, re
 		}
 		t.routine = true
 	}
-	r := &trim{done: make(chan struct{}), hoped: excess(s.Measurement)}
+	r := &trim{done: make(chan struct{}), hoped: hoped}
 	t.trims[s.Disk] = r
 	start(func() { t.run(ctx, r, s.Disk, reason, budget) })
 	return r
@@ -178,6 +203,9 @@ func (t *trimmer) run(ctx context.Context, r *trim, id contract.DiskID, reason s
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if m := out.Measurement; err == nil && ctx.Err() == nil && m.FilesystemBytes > 0 && m.Move == nil { // of the whole disk
+		t.bases[id] = base{m.Generation, m.PoolUsedBytes - m.FilesystemUsedBytes}
+	}
 	r.after, r.err, r.gave, r.ended = out.Measurement, err, out.TrimmedBytes, time.Now()
 	if reason == trimRoutine {
 		t.routine = false

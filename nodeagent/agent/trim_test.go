@@ -102,16 +102,37 @@ func TestRoutineTrim(t *testing.T) {
 		require.Zero(t, w.disks.called("Reclaim"), "a new agent has other things to do")
 		w.wait(2 * MeasureEvery)
 		require.Equal(t, 1, w.disks.called("Reclaim"))
-		w.wait(59 * time.Minute)
-		require.Equal(t, 1, w.disks.called("Reclaim"))
-		w.wait(2 * time.Minute)
+		w.wait(3 * time.Hour)
+		require.Equal(t, 1, w.disks.called("Reclaim"), "it gave nothing back: those are blocks used in part")
+		w.trimming(0, nil)
+		w.deleted(3*contract.GiB, contract.GiB)
 		require.Equal(t, 2, w.disks.called("Reclaim"))
+		w.deleted(3*contract.GiB, contract.GiB)
+		w.wait(58 * time.Minute)
+		require.Equal(t, 2, w.disks.called("Reclaim"))
+		w.wait(2 * time.Minute)
+		require.Equal(t, 3, w.disks.called("Reclaim"))
+		w.deleted(3*contract.GiB, contract.GiB)
 		// Not during a move, and not for a few blocks.
 		w.set(func(m *contract.Measurement) { m.Move = &contract.MoveState{Generation: 2} })
 		w.wait(3 * time.Hour)
-		require.Equal(t, 2, w.disks.called("Reclaim"))
+		require.Equal(t, 3, w.disks.called("Reclaim"))
 		w.set(func(m *contract.Measurement) { m.Move, m.FilesystemUsedBytes = nil, m.PoolUsedBytes*19/20 })
 		w.wait(3 * time.Hour)
+		require.Equal(t, 3, w.disks.called("Reclaim"))
+	})
+}
+
+// xfs counts what it has put aside as used: how much that is shows after a trim.
+func TestRoutineTrimOfXFS(t *testing.T) {
+	watching(t, func(w *watched) {
+		w.set(func(m *contract.Measurement) { m.Filesystem = contract.XFS })
+		w.deleted(2*contract.GiB, 5*contract.GiB)
+		w.wait(settleIn)
+		require.Equal(t, 1, w.disks.called("Reclaim"))
+		w.wait(3 * time.Hour)
+		require.Equal(t, 1, w.disks.called("Reclaim"), "nothing was deleted")
+		w.deleted(2*contract.GiB, 4*contract.GiB)
 		require.Equal(t, 2, w.disks.called("Reclaim"))
 	})
 }

@@ -140,3 +140,26 @@ func (b *bench) writable(n int64) func() bool {
 		return int64(st.Bavail)*st.Bsize > n
 	}
 }
+
+// TestNodeCeilingAndMove: a move has no limit on its disk, and taking a disk down
+// does not fail over it.
+func TestNodeCeilingAndMove(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 4*gib, 512*mib)
+	b.Guide(b.disk, contract.Guide{CeilingGiB: 1, FailAtCeiling: true})
+	_, stopWatch := b.watch()
+	defer stopWatch()
+	limited := func() bool { return !b.writable(gib)() }
+	require.Eventually(t, limited, 10*time.Second, 20*time.Millisecond)
+	in := b.prepare("m-1", gib)
+	require.Eventually(t, b.writable(2*gib), 10*time.Second, 20*time.Millisecond)
+	_, err := b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	b.commit(in)
+	b.drop(b.vols[0])
+	require.Eventually(t, limited, 10*time.Second, 20*time.Millisecond)
+	require.NoError(t, b.Disassemble(t.Context(), b.disk))
+	b.nextAgent()
+	require.True(t, b.writable(2*gib)(), "nobody told the next agent")
+	b.check(contract.XFS)
+}

@@ -124,7 +124,7 @@ func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount, first 
 			for at := start / trimStep; at <= (start+length-1)/trimStep; at++ {
 				spans[int64(at*trimStep)] = true
 			}
-			return ctx.Err()
+			return m.step(ctx, "trim-map")
 		})
 	}
 	h.mu.Unlock()
@@ -139,6 +139,9 @@ func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount, first 
 		defer h.trims.RUnlock()
 		if m.copying(d) {
 			return errTrimmed
+		}
+		if err := m.step(ctx, "trim-span"); err != nil {
+			return err
 		}
 		return trim()
 	})

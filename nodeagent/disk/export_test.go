@@ -1,0 +1,6 @@
+package disk
+
+import "github.com/ebb-storage/ebb/internal/contract"
+
+// Growing tells whether a growth waits for the disk's lock.
+func (m *Manager) Growing(d contract.DiskID) bool { return m.handle(d).growing.Load() > 0 }
