@@ -220,6 +220,24 @@ func TestAgentOnANode(t *testing.T) {
 	require.Equal(t, mountPath, m.MountPath)
 	require.Equal(t, sum, nodetest.Shell(t, b.node, "sha256sum "+mountPath+"/data"))
 
+	// A survey asks for all there is, and tells what the policy wants.
+	survey := do(b, contract.SurveyNode, contract.SurveyInput{Disks: []contract.SurveyDisk{
+		{Disk: diskID, LookBack: 24 * time.Hour, Guide: &contract.Guide{HeadroomBytes: 64 << 20, CeilingGiB: 3}},
+		{Disk: "d-0123456789abcdef9", LookBack: 24 * time.Hour},
+	}})
+	require.Empty(t, survey.Disks[0].Problem)
+	require.Equal(t, diskID, survey.Disks[0].Measurement.Disk)
+	require.Positive(t, survey.Disks[0].Usage.PeakUsedBytes)
+	require.Contains(t, survey.Disks[1].Problem, string(contract.DiskUnknown))
+	text = b.get("/metrics")
+	require.Contains(t, text, `ebb_disk_at_ceiling{disk="`+string(diskID)+`"} 1`)
+	require.Contains(t, text, `ebb_disk_guided{disk="`+string(diskID)+`"} 1`)
+	headers := do(b, contract.ReadHeaders, contract.ReadHeadersInput{Volumes: []string{secondVol, "vol-0123456789abcdef9"}})
+	require.Equal(t, []contract.VolumeHeader{
+		{Volume: secondVol, Present: true, InUse: true, Disk: diskID, Generation: 1, Role: contract.RoleActive},
+		{Volume: "vol-0123456789abcdef9"},
+	}, headers.Headers)
+
 	// What it remembers of itself is on its volumes.
 	past := do(b, contract.ReadHistory, contract.ReadHistoryInput{Disk: diskID, Since: m.At.Add(-time.Hour)})
 	require.NotEmpty(t, past.Hours)
