@@ -54,14 +54,20 @@ func (a *app) runReap(ctx context.Context, o reapOptions) error {
 		if err := a.watchRun(ctx, c, "reap", e, &r); err != nil {
 			return err
 		}
-		return a.printReap(r)
+		return a.printReap(ctx, c, r)
 	})
 }
 
 // printReap prints a run's result; a refused run is an error.
-func (a *app) printReap(r contract.ReapResult) error {
+func (a *app) printReap(ctx context.Context, c *control.Client, r contract.ReapResult) error {
 	if r.Refusal == nil || a.output != ui.TableFormat {
-		if err := a.output.Print(a.streams.Out, r, func(w io.Writer) error { return reapTable(w, r) }); err != nil {
+		if err := a.output.Print(a.streams.Out, r, func(w io.Writer) error {
+			var names named
+			if len(r.Fates) > 0 {
+				names = diskNames(ctx, c)
+			}
+			return reapTable(w, r, names)
+		}); err != nil {
 			return err
 		}
 	}
@@ -74,7 +80,7 @@ func (a *app) printReap(r contract.ReapResult) error {
 	return nil
 }
 
-func reapTable(w io.Writer, r contract.ReapResult) error {
+func reapTable(w io.Writer, r contract.ReapResult, names named) error {
 	if _, err := fmt.Fprintln(w, reapLine(r)); err != nil || len(r.Fates) == 0 {
 		return err
 	}
@@ -87,7 +93,7 @@ func reapTable(w io.Writer, r contract.ReapResult) error {
 		if f.Deleted {
 			fate = "deleted"
 		}
-		rows = append(rows, []string{what, string(f.Disk), orDash(string(f.Role)), gib(f.GiB), clock(f.Since), fate, f.Reason, f.Why})
+		rows = append(rows, []string{what, names.ref(f.Disk), orDash(string(f.Role)), gib(f.GiB), clock(f.Since), fate, f.Reason, f.Why})
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err

@@ -193,19 +193,25 @@ func (a *app) watchedRun(ctx context.Context, c *control.Client, name string, e 
 		if err := a.watchRun(ctx, c, name, e, &r); err != nil {
 			return err
 		}
-		return a.printReap(r)
+		return a.printReap(ctx, c, r)
 	}
 	var r contract.RightsizeResult
 	if err := a.watchRun(ctx, c, name, e, &r); err != nil {
 		return err
 	}
-	return a.printRightsize(r)
+	return a.printRightsize(ctx, c, r)
 }
 
 // printRightsize prints a run's result; a refused run is an error.
-func (a *app) printRightsize(r contract.RightsizeResult) error {
+func (a *app) printRightsize(ctx context.Context, c *control.Client, r contract.RightsizeResult) error {
 	if r.Refusal == nil || a.output != ui.TableFormat {
-		if err := a.output.Print(a.streams.Out, r, func(w io.Writer) error { return rightsizeTable(w, r) }); err != nil {
+		if err := a.output.Print(a.streams.Out, r, func(w io.Writer) error {
+			var names named
+			if len(r.Started)+len(r.Proposed)+len(r.Held) > 0 {
+				names = diskNames(ctx, c)
+			}
+			return rightsizeTable(w, r, names)
+		}); err != nil {
 			return err
 		}
 	}
@@ -218,7 +224,7 @@ func (a *app) printRightsize(r contract.RightsizeResult) error {
 	return nil
 }
 
-func rightsizeTable(w io.Writer, r contract.RightsizeResult) error {
+func rightsizeTable(w io.Writer, r contract.RightsizeResult, names named) error {
 	t := r.Totals
 	saving := ""
 	if t.SavingUSDMonth > 0 {
@@ -247,10 +253,15 @@ func rightsizeTable(w io.Writer, r contract.RightsizeResult) error {
 				what = b.Outcome
 			}
 			why := b.Reason
-			if group.what == "held" {
+			switch {
+			case group.what == "held":
 				why = b.Outcome
+			case group.what == "proposed" && b.SavingUSDMonth > 0: // its reason is the mode
+				why = "saves " + usd(b.SavingUSDMonth) + " a month: ebb approve " + names.ref(b.Disk)
+			case group.what == "proposed":
+				why = "ebb approve " + names.ref(b.Disk)
 			}
-			rows = append(rows, []string{string(b.Disk), b.Operation, gib(b.FromGiB), gib(b.ToGiB), what, why})
+			rows = append(rows, []string{names.ref(b.Disk), b.Operation, gib(b.FromGiB), gib(b.ToGiB), what, why})
 		}
 	}
 	if len(rows) == 0 {

@@ -1,0 +1,184 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/fleet"
+	"github.com/ebb-storage/ebb/starter/internal/control"
+	"github.com/ebb-storage/ebb/starter/internal/exit"
+	"github.com/ebb-storage/ebb/starter/internal/ui"
+)
+
+type answerOptions struct {
+	all    bool
+	note   string
+	yes    bool
+	dryRun bool
+	update string // contract.UpdateApprove or UpdateReject
+	word   string // approved or rejected
+}
+
+// answers is the data of ebb approve and ebb reject.
+type answers struct {
+	Answer    string         `json:"answer"`
+	Proposals []proposalView `json:"proposals"`
+	DryRun    bool           `json:"dryRun,omitempty"`
+}
+
+func (a *app) newApprove() *cobra.Command {
+	c := a.answering(contract.UpdateApprove, "approved")
+	c.Use, c.Short = "approve DISK...", "Approve what was proposed for disks"
+	c.Long = `Approve the operations that were proposed for disks (ebb proposals); they begin at
+once. Each looks at its disk anew and refuses what does not fit any more. When one
+of the disks has no proposal, nothing is approved.`
+	c.Example = "  ebb approve data-1\n  ebb approve --all --yes --note 'as agreed on Monday'"
+	return c
+}
+
+func (a *app) newReject() *cobra.Command {
+	c := a.answering(contract.UpdateReject, "rejected")
+	c.Use, c.Short = "reject DISK...", "Reject what was proposed for disks"
+	c.Long = `Reject what was proposed for disks (ebb proposals). A later run proposes it again
+if it still holds then; to be left alone: ebb mode observe disk=DISK.`
+	c.Example = "  ebb reject data-1 --note 'a restore is planned'\n  ebb reject --all --dry-run"
+	return c
+}
+
+func (a *app) answering(update, word string) *cobra.Command {
+	o := answerOptions{update: update, word: word}
+	c := &cobra.Command{
+		Args: func(c *cobra.Command, args []string) error {
+			if (len(args) > 0) == o.all {
+				return exit.New(exit.Usage, "want DISKs, or --all").WithNext("%s --help", c.CommandPath())
+			}
+			return nil
+		},
+		ValidArgsFunction: a.completeDisk,
+		RunE:              func(c *cobra.Command, args []string) error { return a.runAnswer(c.Context(), args, o) },
+	}
+	c.Flags().BoolVar(&o.all, "all", false, "everything that waits for an approval")
+	c.Flags().StringVar(&o.note, "note", "", "a word for the record")
+	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask, with --all")
+	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "show which proposals it would be; answer none")
+	return c
+}
+
+func (a *app) runAnswer(ctx context.Context, refs []string, o answerOptions) error {
+	ask := o.all && !o.yes && !o.dryRun
+	if ask && !ui.IsTerminal(a.streams.In) {
+		return exit.New(exit.Usage, "--all needs --yes when nobody is there to ask")
+	}
+	return a.withClient(ctx, func(c *control.Client) error {
+		waiting, err := a.waiting(ctx, c, refs, o.all)
+		if err != nil {
+			return err
+		}
+		if ask && len(waiting) > 0 {
+			if err := a.confirmAll(waiting, o); err != nil {
+				return err
+			}
+		}
+		out := answers{Answer: o.word, Proposals: waiting, DryRun: o.dryRun}
+		var failed error
+		for i := range out.Proposals {
+			if o.dryRun {
+				continue
+			}
+			p := &out.Proposals[i]
+			is, err := c.AnswerProposal(ctx, control.Disk{ID: p.Disk, Name: p.Name}, o.update, fleet.Answer{By: c.Who(), Note: o.note})
+			if err != nil {
+				p.Problem, failed = err.Error(), err
+				continue
+			}
+			p.Answer, p.By, p.Note = is.Answer, is.By, is.Note
+		}
+		if err := a.output.Print(a.streams.Out, out, func(w io.Writer) error { return answerTable(w, out) }); err != nil {
+			return err
+		}
+		if o.update == contract.UpdateApprove && !o.dryRun && failed == nil && len(waiting) > 0 {
+			a.streams.Say("the operations begin; watch one with: ebb watch %s", waiting[0].ref())
+		}
+		return failed
+	})
+}
+
+// waiting are the proposals of disks; all of them must have one.
+func (a *app) waiting(ctx context.Context, c *control.Client, refs []string, all bool) ([]proposalView, error) {
+	if all {
+		list, err := a.proposals(ctx, c)
+		if err == nil && len(list.Proposals) == 0 {
+			a.streams.Say("nothing waits for an approval")
+		}
+		return list.Proposals, err
+	}
+	out := []proposalView{}
+	var none []string
+	var first error
+	seen := map[contract.DiskID]bool{}
+	for _, ref := range refs {
+		d, err := c.Resolve(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		if seen[d.ID] {
+			continue
+		}
+		seen[d.ID] = true
+		p, err := c.Proposal(ctx, d)
+		switch {
+		case exit.CodeOf(err) == exit.NotFound:
+			none = append(none, d.String())
+			if first == nil {
+				first = err
+			}
+		case err != nil:
+			return nil, err
+		default:
+			out = append(out, newProposalView(p))
+		}
+	}
+	switch {
+	case len(none) == 1 && len(refs) == 1:
+		return nil, first
+	case len(none) > 0:
+		return nil, exit.New(exit.NotFound, "no proposal waits for %s; nothing was answered", strings.Join(none, ", ")).WithNext("ebb proposals")
+	}
+	return out, nil
+}
+
+// confirmAll shows everything and asks.
+func (a *app) confirmAll(waiting []proposalView, o answerOptions) error {
+	if err := proposalTable(a.streams.Err, waiting); err != nil {
+		return err
+	}
+	a.streams.Say("%s will be %s. Type yes to go on:", count(len(waiting), "proposal"), o.word)
+	line, err := bufio.NewReader(a.streams.In).ReadString('\n')
+	if strings.TrimSpace(line) != "yes" {
+		return exit.New(exit.Cancelled, "not confirmed; nothing was %s", o.word).Because(nonEOF(err))
+	}
+	return nil
+}
+
+func answerTable(w io.Writer, out answers) error {
+	if len(out.Proposals) == 0 {
+		return nil
+	}
+	rows := make([][]string, 0, len(out.Proposals))
+	for _, p := range out.Proposals {
+		answer := p.Answer
+		switch {
+		case out.DryRun:
+			answer = "would be " + out.Answer
+		case p.Problem != "":
+			answer = "not answered: " + p.Problem
+		}
+		rows = append(rows, []string{p.ref(), answer, p.what(), usd(p.Saving), orDash(p.Note)})
+	}
+	return ui.Table(w, []string{"DISK", "ANSWER", "WHAT", ">SAVES/MONTH", "NOTE"}, rows)
+}
