@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/fleet"
 	"github.com/ebb-storage/ebb/internal/price"
+	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/tests/stubnode"
 	"github.com/ebb-storage/ebb/workflows"
 )
@@ -207,3 +209,46 @@ func (h *herd) Leftovers(context.Context, time.Duration, time.Duration, time.Dur
 
 // DeleteSnapshot implements the fleet activities' World.
 func (h *herd) DeleteSnapshot(context.Context, contract.DiskID, string) error { return nil }
+
+// editsAtTheSameTime: of changes to a schedule that come together none is lost, the
+// emergency stop least of all.
+func editsAtTheSameTime(t *testing.T, address string) {
+	connect := func() *control.Client {
+		c, err := control.Connect(t.Context(), control.Settings{Address: address, Namespace: "edits", Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		t.Cleanup(c.Close)
+		return c
+	}
+	c := connect()
+	_, err := c.EditRightsize(t.Context(), control.EditOptions{Create: true}, func(x *control.Timed[contract.RightsizeInput]) error {
+		x.Every = time.Hour
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, c.PauseSchedule(t.Context(), contract.RightsizeSchedule, "test"))
+	const editors = 8
+	errs := make(chan error, editors)
+	for n := range editors {
+		own := connect()
+		go func() { // ends with its edit
+			_, err := own.EditRightsize(t.Context(), control.EditOptions{}, func(x *control.Timed[contract.RightsizeInput]) error {
+				s := contract.Switch{Mode: contract.Observe, Disk: string(id(n))}
+				x.Input.Switches = append(slices.DeleteFunc(x.Input.Switches, s.Same), s)
+				slices.SortFunc(x.Input.Switches, func(a, b contract.Switch) int { return strings.Compare(a.Disk, b.Disk) })
+				return nil
+			})
+			errs <- err
+		}()
+	}
+	for range editors {
+		require.NoError(t, <-errs)
+	}
+	in, err := c.RightsizeInput(t.Context())
+	require.NoError(t, err)
+	require.Len(t, in.Switches, editors)
+	s, err := c.DescribeSchedule(t.Context(), contract.RightsizeSchedule)
+	require.NoError(t, err)
+	require.True(t, s.Paused, "an edit resumes nothing")
+	require.Contains(t, s.Note, "test")
+	require.Equal(t, time.Hour, s.Every)
+}

@@ -47,12 +47,12 @@ func temporalBinary(t *testing.T) string {
 // TestStories runs the command as people do, against a real Temporal server and
 // a worker whose operations are stubs. The namespace "default" is set up and
 // has a worker; "fresh" is as Temporal made it, "idle" is set up and has no worker; "fleet" and
-// "herd" have a fleet each.
+// "herd" have a fleet each, "edits" nothing.
 func TestStories(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle", "--namespace", "fleet", "--namespace", "herd"},
+		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle", "--namespace", "fleet", "--namespace", "herd", "--namespace", "edits"},
 		ClientOptions: &client.Options{Logger: quiet{}},
 	})
 	require.NoError(t, err)
@@ -83,6 +83,7 @@ func TestStories(t *testing.T) {
 
 	t.Run("by hand", func(t *testing.T) { byHand(t, address, filepath.Dir(temporalBinary(t))) })
 
+	t.Run("edits at the same time", func(t *testing.T) { editsAtTheSameTime(t, address) })
 	t.Run("nobody works", func(t *testing.T) { nobodyWorks(t, address) })
 	t.Run("Temporal goes away", func(t *testing.T) { temporalGoesAway(t, address) })
 

@@ -109,12 +109,31 @@ func every(s *schedulepb.ScheduleSpec) time.Duration {
 func (c *Client) describeSchedule(ctx context.Context, id string) (*workflowservice.DescribeScheduleResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	d, err := c.temporal.WorkflowService().DescribeSchedule(ctx, &workflowservice.DescribeScheduleRequest{Namespace: c.namespace, ScheduleId: id})
+	d, err := patient(ctx, func() (*workflowservice.DescribeScheduleResponse, error) {
+		return c.temporal.WorkflowService().DescribeSchedule(ctx, &workflowservice.DescribeScheduleRequest{Namespace: c.namespace, ScheduleId: id})
+	})
 	var none *serviceerror.NotFound
 	if errors.As(err, &none) {
 		return nil, errNoSchedule(id)
 	}
 	return d, c.callError("read the schedule "+id, err)
+}
+
+// patient repeats a call while Temporal has too much to do, until ctx ends. The
+// raw service does not do that by itself.
+func patient[Out any](ctx context.Context, call func() (Out, error)) (Out, error) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		out, err := call()
+		var busy *serviceerror.ResourceExhausted
+		if !errors.As(err, &busy) {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return out, err
+		case <-time.After(pause):
+		}
+	}
 }
 
 func errNoSchedule(id string) *exit.Error {

@@ -138,9 +138,11 @@ func writeSchedule[In any](ctx context.Context, c *Client, id string, d *workflo
 	}
 	s := proto.Clone(d.GetSchedule()).(*schedulepb.Schedule)
 	set(s, t.Every, t.Jitter, input)
-	_, err = svc.UpdateSchedule(ctx, &workflowservice.UpdateScheduleRequest{
-		Namespace: c.namespace, ScheduleId: id, Schedule: s, Identity: c.identity, RequestId: newToken(),
-		ConflictToken: d.GetConflictToken(),
+	_, err = patient(ctx, func() (*workflowservice.UpdateScheduleResponse, error) {
+		return svc.UpdateSchedule(ctx, &workflowservice.UpdateScheduleRequest{
+			Namespace: c.namespace, ScheduleId: id, Schedule: s, Identity: c.identity, RequestId: newToken(),
+			ConflictToken: d.GetConflictToken(),
+		})
 	})
 	var conflict *serviceerror.FailedPrecondition
 	if errors.As(err, &conflict) {
