@@ -2,10 +2,12 @@ package ec2_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +15,9 @@ import (
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/ebb-storage/ebb/activities/ec2"
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -102,6 +107,7 @@ func TestFleetOfTenThousandDisksUnderThrottling(t *testing.T) {
 	f := start(t, func(o *ec2sim.Options) {
 		o.Throttle = map[string]ec2sim.Bucket{"Describe*": {Burst: 5, Rate: 5}}
 	})
+	f.sim.AddFault(ec2sim.Fault{Action: "DescribeVolumes", Code: "RequestLimitExceeded", Skip: 3, Count: 2}) // on a slow machine too
 	f.seed(bigFleet())
 	begin := time.Now()
 	got, err := f.Fleet(t.Context())
@@ -232,4 +238,40 @@ func TestFleetKeepsLittleInMemory(t *testing.T) {
 	mib := int64(last-before) >> 20
 	t.Logf("100,000 volumes: %d MiB", mib)
 	require.Less(t, mib, int64(64))
+}
+
+// A list of many pages, and one that waits for others, is alive.
+func TestListsHeartbeat(t *testing.T) {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	held, free := make(chan struct{}), make(chan struct{})
+	api := &pagesAPI{pages: 1, before: func() {
+		held <- struct{}{}
+		<-free
+	}}
+	a := ec2.New(api, ec2.Options{PollMin: time.Millisecond, PollMax: 5 * time.Millisecond})
+	done := make(chan error, 2)
+	for range 2 { // the places there are
+		go func() {
+			_, err := a.Fleet(t.Context())
+			done <- err
+		}()
+		<-held
+	}
+	var once sync.Once
+	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		var what string
+		if details.Get(&what) == nil && strings.Contains(what, "after other lists") {
+			once.Do(func() { close(free) })
+		}
+	})
+	go func() {
+		for range held { // the list under test needs no leave
+		}
+	}()
+	env.RegisterActivityWithOptions(func(ctx context.Context) error { _, err := a.Fleet(ctx); return err }, activity.RegisterOptions{Name: "Fleet"})
+	_, err := env.ExecuteActivity("Fleet")
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(<-done, <-done))
+	close(held)
 }

@@ -27,7 +27,7 @@ func (a *Activities) eachPage(ctx context.Context, filters []types.Filter, fn fu
 	pages := ec2.NewDescribeVolumesPaginator(a.api, &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
 	for pages.HasMorePages() {
 		err := a.onePage(ctx, "EC2 lists the volumes", func(ctx context.Context) error {
-			page, err := pages.NextPage(ctx)
+			page, err := pages.NextPage(ctx, unretried)
 			if err == nil {
 				fn(slices.DeleteFunc(page.Volumes, gone))
 			}
@@ -40,18 +40,38 @@ func (a *Activities) eachPage(ctx context.Context, filters []types.Filter, fn fu
 	return nil
 }
 
-// onePage gets one page of a list in its turn.
+// onePage gets one page of a list in its turn. A list may have many pages, and
+// many lists may wait: each page and each wait is a heartbeat.
 func (a *Activities) onePage(ctx context.Context, what string, get func(context.Context) error) error {
 	return a.poll(ctx, what, func(ctx context.Context) (bool, error) {
-		select {
-		case a.pages <- struct{}{}:
-		case <-ctx.Done():
-			return false, context.Cause(ctx)
+		if err := a.turn(ctx, what); err != nil {
+			return false, err
 		}
 		defer func() { <-a.pages }()
-		return true, get(ctx)
+		err := get(ctx)
+		beat(ctx, what)
+		return true, err
 	})
 }
+
+// turn waits for a place among the pages that are asked for at once.
+func (a *Activities) turn(ctx context.Context, what string) error {
+	tick := time.NewTicker(a.PollMax)
+	defer tick.Stop()
+	for {
+		select {
+		case a.pages <- struct{}{}:
+			return nil
+		case <-tick.C:
+			beat(ctx, what+", after other lists")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// unretried leaves it to poll to ask again, which gives up its turn meanwhile.
+func unretried(o *ec2.Options) { o.Retryer = aws.NopRetryer{} }
 
 // all is the filters that every volume of ours, or what is made of one, passes.
 func (a *Activities) all(key string) []types.Filter {
@@ -130,7 +150,7 @@ func (a *Activities) addModifications(ctx context.Context, disks []contract.Disk
 	})
 	for pages.HasMorePages() {
 		err := a.onePage(ctx, "EC2 lists the modifications", func(ctx context.Context) error {
-			page, err := pages.NextPage(ctx)
+			page, err := pages.NextPage(ctx, unretried)
 			if err != nil {
 				return err
 			}

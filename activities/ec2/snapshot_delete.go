@@ -35,7 +35,7 @@ func (a *Activities) oldSnapshots(ctx context.Context, known map[contract.DiskID
 	})
 	for pages.HasMorePages() {
 		err := a.onePage(ctx, "EC2 lists the snapshots", func(ctx context.Context) error {
-			page, err := pages.NextPage(ctx)
+			page, err := pages.NextPage(ctx, unretried)
 			if err != nil {
 				return err
 			}

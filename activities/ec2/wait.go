@@ -50,13 +50,18 @@ func (o Options) poll(ctx context.Context, what string, look func(context.Contex
 		case time.Since(failing) > o.Outage:
 			return err
 		}
-		if activity.IsActivity(ctx) {
-			activity.RecordHeartbeat(ctx, what)
-		}
+		beat(ctx, what)
 		if err := sleep(ctx, pause/2+rand.N(pause/2+1)); err != nil {
 			return fmt.Errorf("waiting until %s: %w", what, err)
 		}
 		pause = min(pause*3/2, o.PollMax)
+	}
+}
+
+// beat records a heartbeat.
+func beat(ctx context.Context, what string) {
+	if activity.IsActivity(ctx) {
+		activity.RecordHeartbeat(ctx, what)
 	}
 }
 
