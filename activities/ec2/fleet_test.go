@@ -108,7 +108,11 @@ func TestFleetOfTenThousandDisksUnderThrottling(t *testing.T) {
 		o.Throttle = map[string]ec2sim.Bucket{"Describe*": {Burst: 5, Rate: 5}}
 	})
 	f.sim.AddFault(ec2sim.Fault{Action: "DescribeVolumes", Code: "RequestLimitExceeded", Skip: 3, Count: 2}) // on a slow machine too
-	f.seed(bigFleet())
+	fleet := bigFleet()
+	for n := range 500 {
+		fleet.Volumes = append(fleet.Volumes, vol(diskID(n*20), contract.RoleRetired, 0, 0, "", contract.TagRetiredAt, retiredAt(2*grace)))
+	}
+	f.seed(fleet)
 	begin := time.Now()
 	got, err := f.Fleet(t.Context())
 	require.NoError(t, err)
@@ -127,13 +131,20 @@ func TestFleetOfTenThousandDisksUnderThrottling(t *testing.T) {
 	disks, err := f.DisksOn(t.Context(), nodes)
 	require.NoError(t, err)
 	require.Len(t, disks, 8000)
+	byNode := time.Since(begin)
+	begin = time.Now()
+	old, err := f.Leftovers(t.Context(), minAge, grace, retention)
+	require.NoError(t, err)
+	require.Len(t, old, 500)
+	require.Less(t, time.Since(begin), 60*time.Second)
 	throttled := 0
 	for _, c := range f.sim.Calls("") {
 		if c.Code == "RequestLimitExceeded" {
 			throttled++
 		}
 	}
-	t.Logf("Fleet in %s, %d disks by node in %s, %d calls throttled", took, len(disks), time.Since(begin), throttled)
+	t.Logf("Fleet in %s, %d disks by node in %s, %d leftovers in %s, %d calls throttled",
+		took, len(disks), byNode, len(old), time.Since(begin), throttled)
 	require.NotZero(t, throttled)
 }
 

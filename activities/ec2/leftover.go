@@ -22,11 +22,11 @@ type ages struct {
 	retention time.Duration // a snapshot
 }
 
-// Leftovers lists what the tags of EC2 say nothing needs, by disk: volumes
-// retired for longer than grace and minAge, volumes made for a disk longer than
-// minAge ago that never became part of it, and snapshots taken before a move
-// longer than retention ago of disks that still exist. What is only strange is
-// Suspect: an active volume of an older generation, a volume without a role, a
+// Leftovers lists what the tags of EC2 say nothing needs, by disk, and last what
+// may only be reported: volumes retired for longer than grace and minAge, volumes
+// made for a disk longer than minAge ago that never became part of it, and
+// snapshots taken before a move longer than retention ago of disks that still
+// exist. What is only strange is Suspect: an active volume of an older generation, a volume without a role, a
 // retired one that may be the last copy of its disk. A detached disk, and the
 // snapshots of a disk that was deleted, are no leftovers.
 //
@@ -47,10 +47,20 @@ func (a *Activities) Leftovers(ctx context.Context, minAge, grace, retention tim
 	if err != nil {
 		return nil, translate(err, "", "")
 	}
-	return slices.DeleteFunc(second, func(l contract.Leftover) bool {
-		_, agreed := slices.BinarySearchFunc(first, l, orderLeftovers)
-		return !agreed
-	}), nil
+	agreed := slices.DeleteFunc(second, func(l contract.Leftover) bool {
+		_, found := slices.BinarySearchFunc(first, l, orderLeftovers)
+		return !found
+	})
+	slices.SortStableFunc(agreed, func(x, y contract.Leftover) int {
+		switch {
+		case x.Suspect == y.Suspect:
+			return 0
+		case y.Suspect:
+			return -1
+		}
+		return 1
+	})
+	return agreed, nil
 }
 
 // orderLeftovers compares what two looks must agree on. A reason names what it

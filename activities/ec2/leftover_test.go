@@ -107,6 +107,12 @@ func TestLeftoverVolumes(t *testing.T) {
 			require.True(t, l.Since.Before(time.Now().Add(-minAge)))
 		})
 	}
+	suspects := false
+	for _, l := range f.leftovers() {
+		require.False(t, suspects && !l.Suspect, "what may be deleted comes first")
+		suspects = l.Suspect
+	}
+	require.True(t, suspects)
 	require.Zero(t, f.sim.Count("DeleteVolume")+f.sim.Count("CreateTags"), "it only looks")
 }
 
