@@ -122,7 +122,7 @@ func (c *weighing) grow() bool {
 		return false
 	}
 	headroom := need - c.f.UsedBytes
-	c.d.Urgent = c.f.Full || free < headroom/2 && need > c.pool || c.d.TimeToFull > 0 && c.d.TimeToFull <= c.l.Urgent
+	c.d.Urgent = c.f.Full || free <= headroom/2 && need > c.pool || c.d.TimeToFull > 0 && c.d.TimeToFull <= c.l.Urgent
 	c.because("%s of %s used, %s wanted free", Bytes(c.f.UsedBytes), Bytes(c.pool), Bytes(headroom))
 	switch {
 	case c.f.Full:
@@ -252,10 +252,11 @@ func (c *weighing) move() bool {
 		base = max(base, day)
 	}
 	rate := max(c.f.FillRate, c.h.PeakFillRate)
-	if fitting(min(base+c.r.Headroom(c.now, base, rate), c.f.SizeBytes)) > c.have {
+	headroom := c.r.Headroom(c.now, base, max(rate, c.burst()))
+	if fitting(min(base+headroom, c.f.SizeBytes)) > c.have {
 		return false
 	}
-	bytes := max(c.comfortable(base, rate), int64(float64(used)*(1+copied)/landed))
+	bytes := max(c.comfortable(base, rate), base+headroom, int64(float64(used)*(1+copied)/landed))
 	gib := min(max(fitting(min(bytes, c.f.SizeBytes)), min(c.r.FloorGiB, c.ceilingGiB())), c.have)
 	old := c.p.BackingMonth(c.f.Volumes)
 	fold := len(c.f.Volumes) > 1 && !c.f.Striped
@@ -284,6 +285,21 @@ func (c *weighing) move() bool {
 	c.because("costs $%.2f, paid back in %s", c.d.CostUSD, words(c.d.Payback))
 	c.holdMove()
 	return true
+}
+
+// burst is the fastest that the disk can have filled in the look-back window, by its
+// recorded throughput: growth goes by the rate of the moment, and a shrink must not
+// leave less than growth will ask for when the next burst comes. A peak above what
+// the volumes can give was not theirs.
+func (c *weighing) burst() float64 {
+	peak := c.h.PeakMiBs
+	if _, together := c.l.delivered(c.f); together.mibs > 0 {
+		peak = min(peak, together.mibs)
+	}
+	if peak <= 0 {
+		return 0
+	}
+	return float64(peak+1) * (1 << 20) // it is recorded rounded down
 }
 
 // headline of a move, by what it is for.

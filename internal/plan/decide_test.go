@@ -53,7 +53,20 @@ func TestDecisionsInWords(t *testing.T) {
 		reason string // of Reason
 		also   string // in one of Reasons
 	}{
-		"settled":        {func(x *in) { x.f = disk(1000, 100, 75); x.h = known(75) }, plan.None, plan.None, "", 100, "75.0 GiB of 99.9 GiB used", ""},
+		"settled": {func(x *in) { x.f = disk(1000, 100, 75); x.h = known(75) }, plan.None, plan.None, "", 100, "75.0 GiB of 99.9 GiB used", ""},
+		"room for the copy": {
+			func(x *in) { x.f = disk(2000, 2000, 900); x.h = known(900); x.r.Target, x.r.HeadroomPercent = .95, 0 },
+			plan.Shrink, plan.Shrink, "", 966, "", "",
+		},
+		"bursts of 125 MiB/s": {
+			func(x *in) {
+				x.f = disk(1000, 200, 50)
+				x.h = known(50)
+				x.h.PeakMiBs = 125
+				x.r.HeadroomTime = 10 * time.Minute
+			},
+			plan.Shrink, plan.Shrink, "", 124, "", "",
+		},
 		"mostly empty":   {func(*in) {}, plan.Shrink, plan.Shrink, "", 376, "shrink from 1000 to 376 GiB: at most 300.0 GiB used in 7d, saves $49.92 a month", "costs $6.16, paid back in 4d"},
 		"to the floor":   {func(x *in) { x.r.FloorGiB = 500 }, plan.Shrink, plan.Shrink, "", 500, "", ""},
 		"above its peak": {func(x *in) { x.h = known(900) }, plan.None, plan.None, "", 1000, "", ""},
@@ -90,7 +103,11 @@ func TestDecisionsInWords(t *testing.T) {
 
 		"nearly full": {func(x *in) { x.f = disk(1000, 100, 92) }, plan.Grow, plan.Grow, "", 116, "grow from 100 to 116 GiB: 92.0 GiB used, 9.2 GiB wanted free", ""},
 		"filling": {
-			func(x *in) { x.f = disk(1000, 100, 80); x.f.FillRate = 20 * float64(gib) / 600 },
+			func(x *in) {
+				x.f = disk(1000, 100, 80)
+				x.f.FillRate = 20 * float64(gib) / 600
+				x.r.HeadroomTime = 30 * time.Minute
+			},
 			plan.Grow, plan.Grow, "", 221, "grow from 100 to 221 GiB", "full in 10m at 34.1 MiB/s",
 		},
 		"spent, no hurry": {
@@ -100,6 +117,10 @@ func TestDecisionsInWords(t *testing.T) {
 		"the second of a day": {
 			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3) },
 			plan.Grow, plan.Grow, "", 125, "grow from 100 to 125 GiB", "",
+		},
+		"the second of a day, by steps": {
+			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3); x.r.MinStepGiB = 40 },
+			plan.Grow, plan.Grow, "", 180, "grow from 100 to 180 GiB", "",
 		},
 		"the third of a day": {
 			func(x *in) { x.f = disk(1000, 100, 92); x.f.Modified = hoursAgo(3, 20) },
@@ -231,7 +252,11 @@ func TestFactsOf(t *testing.T) {
 	require.Equal(t, plan.WhyFacts, plan.Decide(now, f, known(1), enforce(), plan.DefaultLimits(), prices()).Why)
 
 	r.Facts.Volumes[1].Tags = map[string]string{"kubernetes.io/created-for/pvc/namespace": "ml", "kubernetes.io/created-for/pvc/name": "runs"}
+	r.Facts.Volumes[1].Modified, r.Facts.Volumes[2].Modified = hoursAgo(5, 3), hoursAgo(9, 5)
+	r.Facts.Volumes[2].OptimizingUntil = now
 	r.Measurement = &contract.Measurement{SizeBytes: 9, OverheadBytes: 1, PoolUsedBytes: 5, FilesystemUsedBytes: 4, FillRate: 2, Full: true, Move: &contract.MoveState{}}
 	f = plan.FactsOf(r)
 	require.Equal(t, []any{"ml", "runs", int64(9), int64(5), int64(4), true, "a move"}, []any{f.Namespace, f.Claim, f.SizeBytes, f.UsedBytes, f.FilesystemUsedBytes, f.Full, f.Operation})
+	require.Equal(t, hoursAgo(9, 5, 3), f.Modified)
+	require.Equal(t, []time.Time{{}, now}, []time.Time{f.Volumes[0].OptimizingUntil, f.Volumes[1].OptimizingUntil})
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -130,12 +131,15 @@ func FactsOf(r contract.DiskReport) Facts {
 		f.Namespace, f.Claim = ns, claim
 	}
 	for _, v := range r.Facts.Active() {
-		f.Volumes = append(f.Volumes, Volume{ID: v.ID, GiB: v.SizeGiB, Type: v.Type, IOPS: v.IOPS, ThroughputMiBs: v.ThroughputMiBs})
+		f.Volumes = append(f.Volumes, Volume{
+			ID: v.ID, GiB: v.SizeGiB, Type: v.Type, IOPS: v.IOPS, ThroughputMiBs: v.ThroughputMiBs, OptimizingUntil: v.OptimizingUntil,
+		})
 		f.Zone = v.Zone
 		if f.Tags == nil {
 			f.Tags = v.Tags
 		}
 	}
+	f.Modified = modifiedOf(r.Facts.Active())
 	if ns, claim := f.Tags[tagPVCNamespace], f.Tags[tagPVC]; ns != "" && claim != "" {
 		f.Namespace, f.Claim = ns, claim
 	}
@@ -143,6 +147,17 @@ func FactsOf(r contract.DiskReport) Facts {
 		f = f.Measured(*r.Measurement)
 	}
 	return f
+}
+
+// modifiedOf is the disk's modifications as its volumes' tags tell: each tag holds
+// those of the whole disk, but a call that failed may have left one behind the others.
+func modifiedOf(volumes []contract.VolumeFacts) []time.Time {
+	var all []time.Time
+	for _, v := range volumes {
+		all = append(all, v.Modified...)
+	}
+	slices.SortFunc(all, time.Time.Compare)
+	return slices.CompactFunc(all, time.Time.Equal)
 }
 
 // Measured is the facts with what the disk's node measured.

@@ -24,18 +24,25 @@ var paces = [...]pace{
 	{least: .5, most: .5},
 }
 
-// spent is when the modifications of the disk in the window were, latest first:
-// what the disk's own list says, or its volumes' if they know of more.
+// spent is when the modifications of the disk in the window were, latest first, by
+// the disk's own list and by its volumes': at any time as many as the longer of the
+// two has by then.
 func (f Facts) spent(now time.Time, window time.Duration) []time.Time {
-	of := recentFirst(now, f.Modified, window)
+	disk := recentFirst(now, f.Modified, window)
 	var volumes []time.Time
 	for _, v := range f.Volumes {
 		volumes = append(volumes, v.Modified...)
 	}
-	if volumes = recentFirst(now, volumes, window); len(volumes) > len(of) {
-		return volumes
+	volumes = recentFirst(now, volumes, window)
+	if len(volumes) > len(disk) {
+		disk, volumes = volumes, disk
 	}
-	return of
+	for i, t := range volumes {
+		if t.After(disk[i]) {
+			disk[i] = t
+		}
+	}
+	return disk
 }
 
 // left is how many modifications of the disk may still be spent now.

@@ -83,6 +83,9 @@ func draw(t *rapid.T) drawn {
 		in.f.Volumes = append(in.f.Volumes, v)
 		total -= v.GiB
 	}
+	for range rapid.SampledFrom([]int{0, 0, 0, 1, 2, 3, 4, 5}).Draw(t, "ofDisk") {
+		in.f.Modified = append(in.f.Modified, now.Add(-time.Duration(rapid.Int64Range(1, 90000).Draw(t, "diskAgo"))*time.Second))
+	}
 	in.f.OverheadBytes = plan.OverheadBytes(in.f.BackingGiB())
 	in.f.UsedBytes = rapid.Int64Range(0, min(in.f.PoolBytes(), in.f.SizeBytes)).Draw(t, "used")
 	in.f.FillRate = rapid.SampledFrom([]float64{0, 0, 1e3, 1e5, 1e7, 1e9, 1e30, math.Inf(1), math.NaN(), -1e9}).Draw(t, "rate")
@@ -94,6 +97,8 @@ func draw(t *rapid.T) drawn {
 		PeakIOPS:       rapid.Int32Range(0, 100000).Draw(t, "peakIOPS"),
 		PeakMiBs:       rapid.Int32Range(0, 3000).Draw(t, "peakMiBs"),
 	}
+	in.r.LookBack = rapid.SampledFrom([]time.Duration{0, 3 * time.Hour, 7 * aDay, 7 * aDay}).Draw(t, "lookBack")
+	in.f.DayPeakBytes = rapid.SampledFrom([]int64{0, in.f.UsedBytes, in.h.PeakUsedBytes, in.f.SizeBytes}).Draw(t, "dayPeak")
 	if rapid.Bool().Draw(t, "changed") {
 		in.h.LastShrink = now.Add(-time.Duration(rapid.Int64Range(0, 72).Draw(t, "hours")) * time.Hour)
 	}
@@ -103,6 +108,9 @@ func draw(t *rapid.T) drawn {
 // after is the disk once a decision was carried out, as EBS and the node do it.
 func (in drawn) after(at time.Time, d plan.Decision) drawn {
 	in.f.Volumes = slices.Clone(in.f.Volumes)
+	if d.Action == plan.Grow || d.Action == plan.Append {
+		in.f.Modified = append(slices.Clone(in.f.Modified), at) // and a move carries them over
+	}
 	switch d.Action {
 	case plan.Grow:
 		i := slices.IndexFunc(in.f.Volumes, func(v plan.Volume) bool { return v.ID == d.Volume })
@@ -139,7 +147,11 @@ func TestNeverBelowUsedAndHeadroom(t *testing.T) {
 		require.Equal(t, done.f.BackingGiB(), d.GiB)
 		used, rate := in.f.UsedBytes, in.f.FillRate
 		if d.Action == plan.Shrink {
-			used, rate = max(used, in.h.PeakUsedBytes), max(rate, in.h.PeakFillRate)
+			used, rate = max(used, in.h.PeakUsedBytes), max(rate, in.h.PeakFillRate, in.burst())
+			if in.r.LookBack < aDay && len(in.spent(now)) >= 2 {
+				used = max(used, in.f.DayPeakBytes)
+			}
+			require.GreaterOrEqual(t, float64(done.f.PoolBytes()), min(float64(in.f.UsedBytes)*1.05/0.98, float64(in.f.SizeBytes), float64(in.f.PoolBytes())), "room for the copy as it lands")
 			require.GreaterOrEqual(t, d.GiB, min(in.r.FloorGiB, in.f.SizeBytes/gib), "floor")
 		}
 		want := used + in.r.Headroom(now, used, rate)
@@ -152,6 +164,33 @@ func TestNeverBelowUsedAndHeadroom(t *testing.T) {
 			require.GreaterOrEqual(t, d.GiB, in.r.CeilingGiB)
 		}
 	})
+}
+
+// burst is what the recorded throughput brings in each second, as far as the volumes
+// can give it.
+func (in drawn) burst() float64 {
+	var all int32
+	for _, v := range in.f.Volumes {
+		_, mibs := given(v)
+		all += mibs
+	}
+	return float64(min(in.h.PeakMiBs, all)) * (1 << 20)
+}
+
+// spent are the disk's modifications in the 24 hours before a moment.
+func (in drawn) spent(at time.Time) []time.Time {
+	in.f.Modified = slices.Clone(in.f.Modified)
+	var volumes []time.Time
+	for _, v := range in.f.Volumes {
+		volumes = append(volumes, v.Modified...)
+	}
+	old := func(m time.Time) bool { return !m.After(at.Add(-aDay)) }
+	disk, volumes := slices.DeleteFunc(in.f.Modified, old), slices.DeleteFunc(volumes, old)
+	if len(volumes) > len(disk) {
+		disk = volumes
+	}
+	slices.SortFunc(disk, time.Time.Compare)
+	return disk
 }
 
 func TestTargetIsKeptAfterAnOperation(t *testing.T) {
@@ -180,7 +219,15 @@ func TestNeverMoreModificationsThanEBSAllows(t *testing.T) {
 			in.f.FillRate = rapid.SampledFrom([]float64{0, 1e5, 1e8}).Draw(t, "rate")
 			in.h.PeakUsedBytes = in.f.UsedBytes
 			d := in.decide(at)
+			spent := len(in.spent(at))
 			in = in.after(at, d)
+			switch d.Action {
+			case plan.Grow, plan.Append:
+				require.Less(t, spent, in.l.DiskModifications, "of the disk")
+				require.True(t, d.Urgent || spent < in.l.DiskModifications-in.l.Reserve, "the reserve is for emergencies")
+			case plan.Shrink:
+				require.Less(t, spent, in.l.DiskModifications-in.l.Reserve, "smaller, and no way to grow again but the reserve")
+			}
 			if d.Action != plan.Grow {
 				continue
 			}
@@ -202,6 +249,44 @@ func TestNeverMoreModificationsThanEBSAllows(t *testing.T) {
 	})
 }
 
+// TestTheLastGrowthOfADaySuffices: however fast a disk is filled, once the last of
+// its modifications is spent it has room until another is free.
+func TestTheLastGrowthOfADaySuffices(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := drawn{f: disk(rapid.Int64Range(10, 12000).Draw(t, "sizeGiB"), rapid.Int64Range(5, 200).Draw(t, "backingGiB"), 0), r: drawRule(t), l: plan.DefaultLimits()}
+		in.r.CeilingGiB, in.r.HeadroomBytes = 0, gib
+		in.f.Volumes[0].ThroughputMiBs = rapid.Int32Range(125, 500).Draw(t, "mibs")
+		for range in.l.DiskModifications - 1 {
+			in.f.Modified = append(in.f.Modified, now.Add(-time.Duration(rapid.Int64Range(1, 86399).Draw(t, "ago"))*time.Second))
+		}
+		in.f.UsedBytes = min(in.f.PoolBytes(), in.f.SizeBytes)
+		in.f.Full = rapid.Bool().Draw(t, "full")
+		d := in.decide(now)
+		if in.f.PoolBytes() >= in.f.SizeBytes {
+			require.NotEqual(t, plan.Append, d.Action)
+			return
+		}
+		require.Equal(t, plan.Append, d.Action, "%v", d.Reasons)
+		free := slices.MinFunc(in.f.Modified, time.Time.Compare).Add(aDay)
+		done := in.after(now, d)
+		written := int64(in.f.Volumes[0].ThroughputMiBs) << 20 * int64(free.Sub(now).Seconds())
+		require.GreaterOrEqual(t, done.f.PoolBytes(), min(in.f.UsedBytes+written, in.f.SizeBytes))
+	})
+}
+
+// TestAllSpentIsNoReasonToLetWritesWait: the limit of a disk is Ebb's own; EBS would
+// take another volume.
+func TestAllSpentIsNoReasonToLetWritesWait(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := draw(t)
+		in.f.Full, in.r.CeilingGiB = true, 0
+		d := in.decide(now)
+		if in.f.PoolBytes() < in.f.SizeBytes {
+			require.Contains(t, []plan.Action{plan.Grow, plan.Append}, d.Action, "%v", d.Reasons)
+		}
+	})
+}
+
 // TestNoOscillation: with a workload that does not change, at most two operations
 // are ever started, whatever the beginning, and none takes back what another did.
 func TestNoOscillation(t *testing.T) {
@@ -209,19 +294,21 @@ func TestNoOscillation(t *testing.T) {
 		in := draw(t)
 		in.h.PeakUsedBytes = max(in.h.PeakUsedBytes, in.f.UsedBytes)
 		operations := []plan.Action{}
+		stepped := false // a disk that grew already lately is given more, which may come back
 		for at := now; at.Before(now.Add(40 * aDay)); at = at.Add(6 * time.Hour) {
 			d := in.decide(at)
 			in.h.Known += 6 * time.Hour
 			if d.Action == plan.None {
 				continue
 			}
+			stepped = stepped || len(operations) == 0 && len(in.spent(at)) > 0
 			operations = append(operations, d.Action)
 			require.LessOrEqual(t, len(operations), 2, "%v, last: %v", operations, d.Reasons)
 			if len(operations) == 2 {
 				first, last := operations[0], in.f.Volumes[0]
 				require.False(t, first == plan.Shrink && d.Action != plan.Shrink, "grown after a shrink: %v", d.Reasons)
 				same := d.Type == last.Type && d.IOPS == last.IOPS && d.ThroughputMiBs == last.ThroughputMiBs && d.Stripes == len(in.f.Volumes)
-				require.False(t, first != plan.Shrink && d.Action == plan.Shrink && same && !d.Fold, "shrunk after a growth: %v", d.Reasons)
+				require.False(t, first != plan.Shrink && d.Action == plan.Shrink && same && !d.Fold && !stepped, "shrunk after a growth: %v", d.Reasons)
 			}
 			in = in.after(at, d)
 		}

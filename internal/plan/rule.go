@@ -89,9 +89,9 @@ func DefaultRule() Rule {
 	return Rule{
 		Mode:              Observe,
 		Target:            0.80,
-		HeadroomBytes:     512 << 20,
+		HeadroomBytes:     5 << 30,
 		HeadroomPercent:   0.10,
-		HeadroomTime:      30 * time.Minute,
+		HeadroomTime:      time.Minute,
 		MinStepGiB:        1,
 		MinStep:           0.05,
 		MinShrinkGiB:      2,

@@ -208,6 +208,86 @@ func TestAnyUsageKeepsEBSsRules(t *testing.T) {
 	})
 }
 
+// In any 24 hours no disk has more than four growths on record, one of them urgent,
+// and the figure in the report leaves none out.
+func TestFourModificationsOfADiskInADay(t *testing.T) {
+	f, err := trace.NewFleet(trace.Fleet{Shape: "training", Disks: 150, Days: 30, Seed: 3})
+	require.NoError(t, err)
+	res, ops := run(t, options(t, f.Play))
+	most, growths := 0, map[string][]time.Time{}
+	for _, op := range ops {
+		if op.What != "grow" && op.What != "append" {
+			continue
+		}
+		n, recent := growths[op.Disk], 1
+		for _, at := range n {
+			if at.After(op.At.Add(-day)) {
+				recent++
+			}
+		}
+		growths[op.Disk] = append(n, op.At)
+		most = max(most, recent)
+		require.LessOrEqual(t, recent, 4, "%s at %s", op.Disk, op.At)
+		require.True(t, recent < 4 || op.Urgent, "the reserve is for emergencies: %s at %s", op.Disk, op.At)
+	}
+	require.Equal(t, 4, most, "the fleet is to come to its limits")
+	require.Equal(t, most, res.Report.Totals.MaxModificationsPerDay)
+	require.Zero(t, res.Report.Totals.OutOfSpace, res.Waits)
+}
+
+// Of a growth and the volume begun beside it the first is used, and what both spend
+// of the day's modifications is counted.
+func TestWhicheverIsFirstIsUsed(t *testing.T) {
+	at := monday + 30*hour
+	for name, tt := range map[string]struct {
+		growth, spare int64 // arrive so many seconds from now
+		volume        int   // of the growth; -1: another volume
+		used          float64
+		gib           int64 // of the backing then
+		spent         int
+	}{
+		"the modification":                 {0, 9, 0, 50, 110, 1},
+		"the modification, too small":      {0, 9, 0, 108, 110, 2},
+		"both, and the first is too small": {0, 0, 0, 108, 130, 2},
+		"the other volume":                 {9, 0, 0, 50, 120, 2},
+		"a volume":                         {0, 9, -1, 50, 110, 1},
+		"a volume, too small":              {0, 9, -1, 108, 110, 1},
+		"the other one of two volumes":     {9, 0, -1, 50, 120, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t, nil).withDefaults()
+			p := newPlayer(&o)
+			p.play(disk("a", 1000, [2]float64{0, 100}, [2]float64{48, 100}))
+			p.now, p.used, p.growth, p.move, p.mods = at, tt.used*float64(trace.GiB), nil, nil, nil
+			p.facts.Volumes = []plan.Volume{{ID: "vol-x", GiB: 100, Type: "gp3", IOPS: 3000, ThroughputMiBs: 125}}
+			p.rebuilt()
+			p.modification()
+			g := &growth{at: at + tt.growth, began: at - 60, volume: tt.volume, fromGiB: 100, newGiB: 110, loses: never, d: plan.Decision{Type: "gp3"}}
+			if tt.volume < 0 {
+				g.fromGiB, g.newGiB = 0, 10
+			}
+			g.spare = &growth{at: at + tt.spare, began: at - 30, volume: -1, newGiB: 20, loses: never, d: plan.Decision{Type: "gp3"}}
+			p.growth = g
+			p.events()
+			require.Equal(t, tt.gib, p.backingGiB)
+			require.Len(t, p.modified(), tt.spent)
+			if tt.volume >= 0 && tt.growth > 0 {
+				p.now += tt.growth
+				p.events()
+				require.Equal(t, tt.gib+10, p.backingGiB, "EBS takes no modification back")
+			}
+		})
+	}
+}
+
+// A move whose new backing would lack the headroom by now is given up.
+func TestMoveIsGivenUpBeforeItLacksTheHeadroom(t *testing.T) {
+	d := disk("a", 1000, [2]float64{0, 250}, [2]float64{3, 250}, [2]float64{4, 264}, [2]float64{96, 264})
+	_, ops := run(t, options(t, trace.Of(d)))
+	require.Equal(t, []string{"abort", "shrink"}, []string{ops[0].What, ops[1].What})
+	require.Less(t, ops[0].UsedBytes, int64(ops[0].ToGiB)*trace.GiB-int64(5)*trace.GiB)
+}
+
 // What docs/simulate.md says of a fleet holds, with some room, for a small one.
 func TestFleetIsFullAndQuiet(t *testing.T) {
 	f, err := trace.NewFleet(trace.Fleet{Shape: "ai-platform", Disks: 300, Days: 30, Seed: 2})
