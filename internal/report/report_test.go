@@ -3,14 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
-	"io"
 	"math"
-	"net/http"
-	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -106,62 +99,4 @@ func TestWords(t *testing.T) {
 	require.Equal(t, "0", Bytes(0))
 	require.Equal(t, "3 GiB", Bytes(3<<30))
 	require.Equal(t, "200.0 TB", Bytes(2e14))
-}
-
-// TestInChromium renders the page in a real browser, which must draw all four
-// charts, report no violation of the page's own policy, and ask nothing of the
-// network. With EBB_REPORT (a report's HTML) and EBB_SCREENSHOT (a PNG to write)
-// it makes the picture of docs/simulate.md.
-func TestInChromium(t *testing.T) {
-	browser := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			browser = path
-			break
-		}
-	}
-	if browser == "" {
-		t.Skip("Chromium is not installed (Debian: apt-get install chromium): the report is not rendered")
-	}
-	var b bytes.Buffer
-	require.NoError(t, sample().HTML(&b))
-	if name := os.Getenv("EBB_REPORT"); name != "" {
-		data, err := os.ReadFile(name)
-		require.NoError(t, err)
-		b = *bytes.NewBuffer(data)
-	}
-	var asked []string
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/favicon.ico" {
-			asked = append(asked, r.URL.Path)
-		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = io.Copy(w, bytes.NewReader(b.Bytes()))
-	}))
-	defer server.Close()
-	dir := t.TempDir()
-	shot := filepath.Join(dir, "report.png")
-	if name := os.Getenv("EBB_SCREENSHOT"); name != "" {
-		shot = name
-	}
-	flags := []string{
-		"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking", "--enable-logging=stderr",
-		"--user-data-dir=" + filepath.Join(dir, "profile"),
-	}
-	render := func(more ...string) (string, string) {
-		c := exec.CommandContext(t.Context(), browser, append(append([]string{}, flags...), more...)...)
-		var out, log bytes.Buffer
-		c.Stdout, c.Stderr = &out, &log
-		require.NoError(t, c.Run(), log.String())
-		return out.String(), log.String()
-	}
-	_, log := render("--window-size=1160,2000", "--screenshot="+shot, server.URL+"/report.html")
-	require.NotContains(t, log, "Content Security Policy")
-	info, err := os.Stat(shot)
-	require.NoError(t, err)
-	require.Greater(t, info.Size(), int64(20_000), "the picture is nearly empty")
-	dom, _ := render("--dump-dom", server.URL+"/report.html")
-	require.Equal(t, 4, strings.Count(dom, "<svg "))
-	require.Contains(t, dom, `class="area used"`)
-	require.Equal(t, []string{"/report.html", "/report.html"}, asked, fmt.Sprint("the page asked for more: ", asked))
 }

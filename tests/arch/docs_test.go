@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"go/ast"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -85,25 +86,19 @@ func words(t *testing.T, folder string, re *regexp.Regexp) map[string]bool {
 	return out
 }
 
-// TestMetricsAreDocumented compares the metrics in the code with those in the
-// operator's tables, both ways.
-func TestMetricsAreDocumented(t *testing.T) {
+// TestMetricsExist wants every metric that a page names in the code. That each is
+// explained, with its labels, is for tests/monitoring.
+func TestMetricsExist(t *testing.T) {
 	metric := regexp.MustCompile(`\bebb_[a-z_]+\b`)
-	code := words(t, "nodeagent/agent", metric)
-	for w := range words(t, "worker/control", metric) {
-		code[w] = true
+	code := map[string]bool{}
+	for _, folder := range []string{"nodeagent/agent", "worker/control", "activities/fleet"} {
+		maps.Copy(code, words(t, folder, metric))
 	}
-	text := pages(t)[filepath.Join("docs", "operations.md")]
-	docs := map[string]bool{}
-	for _, w := range metric.FindAllString(text, -1) {
-		docs[w] = true
-		if !code[w] {
-			t.Errorf("docs/operations.md: there is no metric %s", w)
-		}
-	}
-	for w := range code {
-		if !docs[w] {
-			t.Errorf("docs/operations.md does not explain the metric %s", w)
+	for page, text := range pages(t) {
+		for _, w := range metric.FindAllString(text, -1) {
+			if !code[w] {
+				t.Errorf("%s: there is no metric %s", page, w)
+			}
 		}
 	}
 }
