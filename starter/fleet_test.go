@@ -122,13 +122,20 @@ func (h *herd) resize(_ context.Context, disk contract.DiskID, toGiB int64) (int
 	return was, nil
 }
 
-func (h *herd) operation(ctx workflow.Context, name string, disk contract.DiskID, toGiB int64) (contract.Result, error) {
+// operation changes the volume's size. A shrink at 1 MiB/s lasts until it is
+// cancelled.
+func (h *herd) operation(ctx workflow.Context, name string, disk contract.DiskID, toGiB int64, slow bool) (contract.Result, error) {
 	p := contract.Progress{Disk: disk, Operation: name, Phase: contract.PhaseCheck, Step: 1, Steps: 1, ToGiB: toGiB}
 	if err := workflow.SetQueryHandler(ctx, contract.QueryProgress, func() (contract.Progress, error) { return p, nil }); err != nil {
 		return contract.Result{}, err
 	}
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
 	r := contract.Result{Disk: disk, Operation: name, Outcome: contract.Done, AfterGiB: toGiB}
+	if slow {
+		workflow.GetSignalChannel(ctx, contract.SignalCancel).Receive(ctx, nil)
+		r.Outcome = contract.Cancelled
+		return r, nil
+	}
 	return r, workflow.ExecuteActivity(ctx, "resize", disk, toGiB).Get(ctx, &r.BeforeGiB)
 }
 
@@ -136,14 +143,14 @@ func (h *herd) grow(ctx workflow.Context, in contract.GrowInput) (contract.Resul
 	if err := in.Validate(); err != nil {
 		return contract.Result{}, temporal.NewNonRetryableApplicationError(err.Error(), "Test", nil)
 	}
-	return h.operation(ctx, contract.GrowWorkflow, in.Disk, in.ToGiB)
+	return h.operation(ctx, contract.GrowWorkflow, in.Disk, in.ToGiB, false)
 }
 
 func (h *herd) shrink(ctx workflow.Context, in contract.ShrinkInput) (contract.Result, error) {
 	if err := in.Validate(); err != nil {
 		return contract.Result{}, temporal.NewNonRetryableApplicationError(err.Error(), "Test", nil)
 	}
-	return h.operation(ctx, contract.ShrinkWorkflow, in.Disk, in.ToGiB)
+	return h.operation(ctx, contract.ShrinkWorkflow, in.Disk, in.ToGiB, in.ThrottleMiBs == 1)
 }
 
 func (h *herd) list(_ context.Context, in contract.ListDisksInput) (contract.ListDisksResult, error) {

@@ -52,8 +52,25 @@ func (c *Client) FleetRun(ctx context.Context, e Execution) (FleetRun, error) {
 	}
 	if err := c.temporal.GetWorkflow(ctx, e.WorkflowID, out.RunID).Get(ctx, result); err != nil {
 		out.Rightsize, out.Reap, out.Error = nil, nil, rootMessage(err)
+		if why := c.ended(ctx, out.Execution); why != "" {
+			out.Error = "ended: " + why
+		}
 	}
 	return out, nil
+}
+
+// ended is why somebody ended a run; empty: nobody did.
+func (c *Client) ended(ctx context.Context, e Execution) string {
+	h := c.temporal.GetWorkflowHistory(ctx, e.WorkflowID, e.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
+	why := ""
+	for h.HasNext() {
+		ev, err := h.Next()
+		if err != nil {
+			return ""
+		}
+		why = ev.GetWorkflowExecutionTerminatedEventAttributes().GetReason()
+	}
+	return why
 }
 
 func status(s enumspb.WorkflowExecutionStatus) string { return strings.ToLower(s.String()) }
