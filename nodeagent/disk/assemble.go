@@ -22,7 +22,10 @@ const devicePatience = time.Minute
 // generation under the top device, a running move resumed, the filesystem
 // mounted. It is safe to repeat.
 func (m *Manager) Assemble(ctx context.Context, in contract.AssembleDiskInput) (contract.Measurement, error) {
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return contract.Measurement{}, err
+	}
 	defer h.mu.Unlock()
 	if err := m.attached(ctx, in.Volumes); err != nil {
 		return contract.Measurement{}, err
@@ -108,6 +111,11 @@ func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle,
 	if a := v.active; a.head.MovePhase == format.Committing && v.peered() {
 		// The commit had not happened: the peer is still incoming.
 		if err := m.save(ctx, a, func(h *format.Header) { h.MovePhase = format.Copying }); err != nil {
+			return err
+		}
+	}
+	if v.moving() {
+		if err := m.proveLegs(ctx, d, v); err != nil {
 			return err
 		}
 	}
@@ -201,7 +209,9 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 	h.closing.Add(1)
 	defer h.closing.Add(-1)
 	h.dropBallast() // an open file keeps the filesystem mounted
-	m.lock(d)
+	if _, err := m.lock(ctx, d); err != nil {
+		return err
+	}
 	defer h.mu.Unlock()
 	if top, err := m.DM.Info(topName(d)); err == nil {
 		if err := unmount(d, top.Dev); err != nil {
@@ -341,7 +351,10 @@ const reconcileAtOnce = 4
 const reconcilePatience = 20 * time.Second
 
 func (m *Manager) reconcile(ctx context.Context, d contract.DiskID, finds []find) error {
-	h := m.lock(d)
+	h, err := m.lock(ctx, d)
+	if err != nil {
+		return err
+	}
 	defer h.mu.Unlock()
 	v, err := m.lookAmong(finds, d)
 	if err != nil {

@@ -52,7 +52,7 @@ func (m *Manager) VerifyMove(ctx context.Context, in contract.MoveInput, report 
 	type run struct{ start, length uint64 }
 	var runs []run
 	var total int64
-	if err := m.mappedLocked(in.Disk, v.active, func(start, length uint64) error {
+	if err := m.mappedLocked(ctx, in.Disk, v.active, func(start, length uint64) error {
 		length = min(length, v.active.head.SizeBytes-start)
 		runs = append(runs, run{start, length})
 		total += int64(length)
@@ -102,7 +102,7 @@ func (m *Manager) compare(ctx context.Context, in contract.MoveInput, v *view, f
 		}
 		// A discard that passed a copy under way leaves old bytes in the new leg
 		// where the old one has nothing any more: no file owns them.
-		if same, err := m.sameWhereMapped(in.Disk, v.active, a, b, uint64(off)); err != nil || same {
+		if same, err := m.sameWhereMapped(ctx, in.Disk, v.active, a, b, uint64(off)); err != nil || same {
 			return first, err
 		}
 		if time.Now().After(deadline) {
@@ -117,9 +117,9 @@ func (m *Manager) compare(ctx context.Context, in contract.MoveInput, v *view, f
 }
 
 // sameWhereMapped compares only blocks that the old backing still holds.
-func (m *Manager) sameWhereMapped(d contract.DiskID, o *backing, a, b []byte, off uint64) (bool, error) {
+func (m *Manager) sameWhereMapped(ctx context.Context, d contract.DiskID, o *backing, a, b []byte, off uint64) (bool, error) {
 	same := true
-	err := m.mappedLocked(d, o, func(start, length uint64) error {
+	err := m.mappedLocked(ctx, d, o, func(start, length uint64) error {
 		lo, hi := max(start, off), min(start+length, off+uint64(len(a)))
 		if lo < hi && !bytes.Equal(a[lo-off:hi-off], b[lo-off:hi-off]) {
 			same = false
@@ -130,8 +130,11 @@ func (m *Manager) sameWhereMapped(d contract.DiskID, o *backing, a, b []byte, of
 }
 
 // mappedLocked maps under the disk's lock: a pool has one metadata snapshot.
-func (m *Manager) mappedLocked(d contract.DiskID, b *backing, fn func(start, length uint64) error) error {
-	h := m.lock(d)
+func (m *Manager) mappedLocked(ctx context.Context, d contract.DiskID, b *backing, fn func(start, length uint64) error) error {
+	h, err := m.lock(ctx, d)
+	if err != nil {
+		return err
+	}
 	defer h.mu.Unlock()
 	return m.mapped(b, fn)
 }
@@ -139,7 +142,10 @@ func (m *Manager) mappedLocked(d contract.DiskID, b *backing, fn func(start, len
 // synced checks that a move has every region in sync and both legs alive. A nil
 // view means the move was committed already.
 func (m *Manager) synced(ctx context.Context, in contract.MoveInput) (*view, error) {
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return nil, err
+	}
 	defer h.mu.Unlock()
 	return m.syncedLocked(ctx, in, h)
 }
@@ -179,7 +185,10 @@ func (m *Manager) syncedLocked(ctx context.Context, in contract.MoveInput, h *ha
 // the disk onto it. It is safe to repeat, before and after the commit.
 func (m *Manager) CommitMove(ctx context.Context, in contract.MoveInput) (contract.CommitResult, error) {
 	var out contract.CommitResult
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return out, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.syncedLocked(ctx, in, h)
 	if err != nil {
@@ -256,7 +265,10 @@ func (m *Manager) commit(ctx context.Context, in contract.MoveInput, h *handle, 
 // Its volumes can be detached afterwards. It is safe to repeat.
 func (m *Manager) RetireBacking(ctx context.Context, in contract.MoveInput) (contract.RetireBackingResult, error) {
 	var out contract.RetireBackingResult
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return out, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.open(ctx, in.Disk, h)
 	if err != nil {
@@ -290,7 +302,10 @@ func (m *Manager) RetireBacking(ctx context.Context, in contract.MoveInput) (con
 // no such move, and refused when the move is committed.
 func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contract.Measurement, error) {
 	var none contract.Measurement
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return none, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.open(ctx, in.Disk, h)
 	if err != nil {

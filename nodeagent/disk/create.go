@@ -18,7 +18,10 @@ const createMove = "create"
 // safe to repeat: a half-made disk is made anew (nobody has used it), a finished
 // one is left alone.
 func (m *Manager) Format(ctx context.Context, in contract.FormatDiskInput) (contract.Measurement, error) {
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return contract.Measurement{}, err
+	}
 	defer h.mu.Unlock()
 	var none contract.Measurement
 	if err := m.attached(ctx, in.Volumes); err != nil {

@@ -39,7 +39,10 @@ func (m *Manager) Evacuate(ctx context.Context, in contract.MoveInput, report fu
 // startOrResume gets the mirror going. began is false when the move was
 // committed already.
 func (m *Manager) startOrResume(ctx context.Context, in contract.MoveInput, out *contract.EvacuateResult) (fraction float64, began bool, err error) {
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return 0, false, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.open(ctx, in.Disk, h)
 	if err != nil {
@@ -83,7 +86,10 @@ func copyFraction(n *format.Header, st dm.MirrorStatus) float64 {
 
 // evacuated looks once at the copy.
 func (m *Manager) evacuated(ctx context.Context, in contract.MoveInput, out *contract.EvacuateResult, t *tracker, th *throttle, report func(contract.CopyProgress)) (bool, error) {
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return false, err
+	}
 	defer h.mu.Unlock()
 	if h.view == nil || !h.view.moving() {
 		if f := h.failure[in.Move]; f != nil {
@@ -127,7 +133,10 @@ func (m *Manager) evacuated(ctx context.Context, in contract.MoveInput, out *con
 // Throttle sets a move's copy rate, in the incoming header, where it outlives
 // this agent.
 func (m *Manager) Throttle(ctx context.Context, in contract.ThrottleMoveInput) error {
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return err
+	}
 	defer h.mu.Unlock()
 	v, err := m.open(ctx, in.Disk, h)
 	if err != nil {

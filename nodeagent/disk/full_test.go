@@ -48,13 +48,15 @@ func TestNodeAbortOfFullMove(t *testing.T) {
 	in, done := b.fullMove(contract.XFS)
 	events, stopWatch := b.watch()
 	defer stopWatch()
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(events(), func(e disk.Event) bool { return e.Kind == disk.EventFull && e.Pressure.Generation == 2 })
+	}, 30*time.Second, 20*time.Millisecond, "nobody said that the new pool was full")
 	within(t, 30*time.Second, "the abort", func() {
 		m, err := b.AbortMove(t.Context(), in)
 		require.NoError(t, err)
 		require.Nil(t, m.Move)
 	})
 	within(t, time.Minute, "the writer", func() { <-done })
-	require.True(t, slices.ContainsFunc(events(), func(e disk.Event) bool { return e.Kind == disk.EventFull && e.Pressure.Generation == 2 }), "nobody said that the new pool was full")
 	b.check(contract.XFS)
 }
 

@@ -36,8 +36,8 @@ func (m *Manager) openLive(ctx context.Context, d contract.DiskID, h *handle) (*
 	if h.swapping && h.view != nil {
 		return h.view, nil
 	}
-	for h.swapping { // the first assembly
-		h.over.Wait()
+	if err := h.swapped(ctx, d); err != nil { // the first assembly
+		return nil, err
 	}
 	return m.open(ctx, d, h)
 }
@@ -55,7 +55,10 @@ func (m *Manager) GrowBacking(ctx context.Context, in contract.GrowBackingInput)
 	if err != nil {
 		return none, err
 	}
-	h := m.lockToGrow(in.Disk)
+	h, err := m.lockToGrow(ctx, in.Disk)
+	if err != nil {
+		return none, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.openLive(ctx, in.Disk, h)
 	if err != nil {
@@ -98,7 +101,10 @@ func (m *Manager) Append(ctx context.Context, in contract.AppendVolumeInput) (co
 	if err := m.attached(ctx, []string{in.Volume}); err != nil {
 		return none, err
 	}
-	h := m.lockToGrow(in.Disk)
+	h, err := m.lockToGrow(ctx, in.Disk)
+	if err != nil {
+		return none, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.openLive(ctx, in.Disk, h)
 	if err != nil {
@@ -159,7 +165,10 @@ func (m *Manager) claimAppend(ctx context.Context, id string, h *format.Header) 
 // be running: both legs have the disk's size.
 func (m *Manager) Expand(ctx context.Context, in contract.ExpandDiskInput) (contract.Measurement, error) {
 	var none contract.Measurement
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return none, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.open(ctx, in.Disk, h)
 	if err != nil {

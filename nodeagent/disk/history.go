@@ -113,7 +113,10 @@ func (m *Manager) history(ctx context.Context, b *backing) ([]format.Usage, erro
 // is that old. It moves with the disk from volume to volume. Of a disk that is up
 // only its own volume is read: another one may not answer.
 func (m *Manager) History(ctx context.Context, d contract.DiskID) ([]format.Usage, error) {
-	h := m.lockLive(d)
+	h, err := m.lockLive(ctx, d)
+	if err != nil {
+		return nil, err
+	}
 	defer h.mu.Unlock()
 	if h.view != nil && h.view.active != nil {
 		return m.history(ctx, h.view.active)

@@ -54,7 +54,7 @@ type Manager struct {
 // (swapping says so): operations that change a disk's backings or tables wait
 // until it is over, growing and measuring do not (see lockLive).
 type handle struct {
-	mu       sync.Mutex
+	mu       mutex
 	over     sync.Cond // of mu: a swap has ended
 	swapping bool
 	view     *view                        // as last read; nil: not assembled here
@@ -98,56 +98,14 @@ func NewManager(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// lock takes a disk's lock, when no swap is under way. The caller unlocks the
-// handle.
-func (m *Manager) lock(d contract.DiskID) *handle {
-	h := m.handle(d)
-	h.mu.Lock()
-	for h.swapping {
-		h.over.Wait()
-	}
-	return h
-}
-
-// lockLive takes a disk's lock even during a swap. The holder must then take the
-// handle's view as it is, and change nothing that the swapping operation relies
-// on but what the view's backings consist of.
-func (m *Manager) lockLive(d contract.DiskID) *handle {
-	h := m.handle(d)
-	h.mu.Lock()
-	return h
-}
-
-// lockToGrow is lockLive for a growth: a trim that looks at the pool's map under
-// the lock gives up.
-func (m *Manager) lockToGrow(d contract.DiskID) *handle {
-	h := m.handle(d)
-	h.growing.Add(1)
-	defer h.growing.Add(-1)
-	h.mu.Lock()
-	return h
-}
-
-// swap runs f, which swaps the top device's table, without the lock.
-func (h *handle) swap(f func() error) error {
-	h.swapping = true
-	h.mu.Unlock()
-	defer func() {
-		h.mu.Lock()
-		h.swapping = false
-		h.over.Broadcast()
-	}()
-	return f()
-}
-
 // handle finds or makes a disk's handle.
 func (m *Manager) handle(d contract.DiskID) *handle {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.disks[d]
 	if h == nil {
-		h = &handle{failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
-		h.over.L = &h.mu
+		h = &handle{mu: newMutex(), failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
+		h.over.L = h.mu
 		m.disks[d] = h
 	}
 	return h

@@ -39,10 +39,15 @@ func (m *Manager) poolState(b *backing) (dm.PoolStatus, error) {
 
 // Measure reads what a disk uses, from the kernel. It changes nothing.
 func (m *Manager) Measure(ctx context.Context, d contract.DiskID) (contract.Measurement, error) {
-	h := m.lockLive(d)
+	h, err := m.lockLive(ctx, d)
+	if err != nil {
+		return contract.Measurement{}, err
+	}
 	defer h.mu.Unlock()
-	for h.swapping && h.view == nil { // the first assembly
-		h.over.Wait()
+	if h.view == nil { // the first assembly
+		if err := h.swapped(ctx, d); err != nil {
+			return contract.Measurement{}, err
+		}
 	}
 	if h.view == nil {
 		v, err := m.look(ctx, d)

@@ -20,7 +20,10 @@ func (m *Manager) PrepareMove(ctx context.Context, in contract.PrepareMoveInput)
 	if err := m.attached(ctx, in.Volumes); err != nil {
 		return none, err
 	}
-	h := m.lock(in.Disk)
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return none, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.open(ctx, in.Disk, h)
 	if err != nil {

@@ -26,7 +26,10 @@ func (m *Manager) Trim(ctx context.Context, d contract.DiskID) (contract.TrimDis
 			return out, err
 		}
 	}
-	h := m.lock(d)
+	h, err := m.lock(ctx, d)
+	if err != nil {
+		return out, err
+	}
 	defer h.mu.Unlock()
 	v, err := m.open(ctx, d, h)
 	if err != nil {
@@ -74,7 +77,10 @@ func (m *Manager) Reclaim(ctx context.Context, d contract.DiskID) (contract.Trim
 		return out, err
 	}
 	ctx = context.WithoutCancel(ctx) // what was freed is to be counted
-	h = m.lockLive(d)
+	h, err = m.lockLive(ctx, d)
+	if err != nil {
+		return out, err
+	}
 	defer h.mu.Unlock()
 	if h.view == nil || h.swapping {
 		return out, nil
@@ -111,7 +117,10 @@ var errGiveWay = errors.New("a growth comes first")
 // trim trims where the pool has anything to give back, from first on. One that
 // gives way ends when a growth waits for the disk's lock.
 func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount, first int64, givesWay bool) (sum, next int64, err error) {
-	h := m.lock(d)
+	h, err := m.lock(ctx, d)
+	if err != nil {
+		return 0, first, err
+	}
 	v, err := m.open(ctx, d, h)
 	spans := map[int64]bool{}
 	var size int64
