@@ -62,10 +62,17 @@ type Operation struct {
 	Ended    time.Time // zero: it runs
 	By       string    // who or what asked for it; empty: not known
 	Reason   string    // in the operation's own words; or why it failed
+	Code     string    // why it was refused, where Result does not say
 	FromGiB  int64
 	ToGiB    int64
 	Result   *contract.Result // nil: it runs, has failed or is not readable
 }
+
+// Codes of proposals that led to nothing, beside those of refusals.
+const (
+	ProposalExpired  = "ProposalExpired"
+	ProposalRejected = "ProposalRejected"
+)
 
 // Sum adds everything up.
 func Sum(in Input) *report.Account {

@@ -163,6 +163,15 @@ func TestGapsAreDrawnAndNotCounted(t *testing.T) {
 	require.Equal(t, 1, a.Totals.Unrecorded)
 	require.Equal(t, 1, a.Totals.Grows)
 	require.Equal(t, report.OutcomeUnrecorded, a.Operations[0].Outcome)
+	// A proposal that waited all the time and led to nothing explains no change.
+	in := input(disk(1, 1000, 200, 90, hours...))
+	in.Operations = []Operation{{Disk: in.Disks[0].Facts.Disk, Workflow: contract.ShrinkWorkflow, Outcome: report.OutcomeRefused, Code: ProposalExpired, Began: at(0), Ended: at(47)}}
+	a = Sum(in)
+	require.Equal(t, 1, a.Totals.Unrecorded)
+	require.Equal(t, "nobody approved it in time", a.Refused[0].Why)
+	// A growth that was at work then does.
+	in.Operations = []Operation{{Disk: in.Disks[0].Facts.Disk, Workflow: contract.GrowWorkflow, Outcome: report.OutcomeDone, Began: at(20), Ended: at(21)}}
+	require.Zero(t, Sum(in).Totals.Unrecorded)
 }
 
 func TestPartsOfHours(t *testing.T) {

@@ -49,7 +49,7 @@ func (b *book) operations() {
 func (b *book) row(o Operation) report.OperationRow {
 	row := report.OperationRow{
 		Began: o.Began.UTC(), Disk: string(o.Disk), Name: o.Name, Operation: cmp.Or(verbs[o.Workflow], strings.ToLower(o.Workflow)),
-		Outcome: o.Outcome, FromGiB: o.FromGiB, ToGiB: o.ToGiB, By: o.By, Why: o.Reason,
+		Outcome: o.Outcome, FromGiB: o.FromGiB, ToGiB: o.ToGiB, By: o.By, Code: o.Code, Why: o.Reason,
 	}
 	if !o.Ended.IsZero() {
 		row.Ended = o.Ended.UTC()
@@ -261,7 +261,7 @@ func (b *book) unrecorded(why *reasons) {
 func explained(ops []Operation, from, to time.Time) bool {
 	const slack = 15 * time.Minute
 	return slices.ContainsFunc(ops, func(o Operation) bool {
-		return o.Began.Before(to.Add(slack)) && (o.Ended.IsZero() || o.Ended.After(from.Add(-slack)))
+		return o.Outcome != report.OutcomeRefused && o.Began.Before(to.Add(slack)) && (o.Ended.IsZero() || o.Ended.After(from.Add(-slack)))
 	})
 }
 
@@ -377,4 +377,6 @@ var codeWords = map[contract.RefusalCode]string{
 	contract.MoveFailed:          "the new volume failed; the move was undone",
 	contract.VolumeFailing:       "the old volume returns errors",
 	contract.BackupRunning:       "a backup did not end in time",
+	ProposalExpired:              "nobody approved it in time",
+	ProposalRejected:             "somebody rejected it",
 }

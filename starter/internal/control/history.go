@@ -15,6 +15,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/fleet"
 )
 
 // Bounds of what is read of the past.
@@ -30,6 +31,8 @@ const (
 // Past is what Temporal remembers of operations.
 type Past struct {
 	Operations []Ended
+	// Turned are proposals that nobody approved in time, or somebody rejected.
+	Turned []Turned
 	// Retired says when retired volumes were deleted, by volume; zero: they still
 	// wait.
 	Retired map[string]time.Time
@@ -59,6 +62,12 @@ type Ended struct {
 	ToGiB    int64
 	Result   *contract.Result // nil when there is none
 	runID    string
+}
+
+// Turned is a proposal that led to nothing.
+type Turned struct {
+	fleet.Proposed
+	Began, Ended time.Time
 }
 
 // Past reads the operations that ended since a time, and those that run, from
@@ -96,7 +105,19 @@ func (c *Client) Past(ctx context.Context, since time.Time) (*Past, error) {
 		return nil, err
 	}
 
-	// 3. Runs over the fleet.
+	// 3. Proposals.
+	err = c.since(ctx, fmt.Sprintf("WorkflowType = %q", contract.ProposeWorkflow), since, func(info *workflowpb.WorkflowExecutionInfo) bool {
+		t := Turned{Began: info.GetStartTime().AsTime(), Ended: info.GetCloseTime().AsTime()}
+		if info.GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED && c.get(ctx, info, &t.Proposed) && t.Outcome == nil && t.Answer != "approved" {
+			p.Turned = append(p.Turned, t)
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	// 4. Runs over the fleet.
 	return p, c.runs(ctx, p, since)
 }
 

@@ -78,7 +78,31 @@ func Gather(ctx context.Context, src Source, sel Selection, since, now time.Time
 			in.Operations = append(in.Operations, operation(e))
 		}
 	}
+	for _, t := range past.Turned {
+		if mine[t.Decision.Disk] {
+			in.Operations = append(in.Operations, turned(t))
+		}
+	}
 	return in, nil
+}
+
+// turned is a proposal that led to nothing, as an operation that was refused.
+func turned(t control.Turned) ledger.Operation {
+	d := t.Decision
+	o := ledger.Operation{
+		Disk: d.Disk, Node: d.Node, Workflow: contract.GrowWorkflow, Outcome: report.OutcomeRefused, Began: t.Began, Ended: t.Ended,
+		By: "Rightsize", FromGiB: d.FromGiB, ToGiB: d.GiB, Code: ledger.ProposalExpired, Reason: d.Reason,
+	}
+	if d.Wanted == plan.Shrink {
+		o.Workflow = contract.ShrinkWorkflow
+	}
+	if t.Answer == "rejected" {
+		o.Code, o.By = ledger.ProposalRejected, t.By
+		if t.Note != "" {
+			o.Reason += "; rejected: " + t.Note
+		}
+	}
+	return o
 }
 
 // covers tells whether an operation on a disk that is not there any more is of the

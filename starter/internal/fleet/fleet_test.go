@@ -1,0 +1,232 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	other "github.com/ebb-storage/ebb/internal/fleet"
+	"github.com/ebb-storage/ebb/internal/ledger"
+	"github.com/ebb-storage/ebb/internal/plan"
+	"github.com/ebb-storage/ebb/internal/report"
+	"github.com/ebb-storage/ebb/starter/internal/control"
+	"github.com/ebb-storage/ebb/starter/internal/exit"
+)
+
+var now = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+
+// answers is a fleet of disks by node, some of which are dead.
+type answers struct {
+	disks map[string]int // by node
+	dead  map[string]bool
+	past  control.Past
+	err   error // of a question about one disk
+
+	mu               sync.Mutex
+	asked            map[contract.DiskID]int
+	at, most         int
+	byNode, nodeMost map[string]int
+	gate             chan struct{} // nil: answers come at once
+}
+
+func id(node string, i int) contract.DiskID { return contract.DiskID(fmt.Sprintf("d-%s-%d", node, i)) }
+
+func (a *answers) facts(node string, i int) contract.DiskFacts {
+	return contract.DiskFacts{Disk: id(node, i), Name: fmt.Sprintf("team-%d/claim-%s", i%2, node), Volumes: []contract.VolumeFacts{{
+		ID: "vol-1", SizeGiB: 10, Type: "gp3", Role: contract.RoleActive, Generation: 1, Node: node, Tags: map[string]string{"class": "db"},
+	}}}
+}
+
+func (a *answers) Inspect(ctx context.Context, in contract.InspectInput) ([]contract.DiskReport, error) {
+	if in.FactsOnly {
+		var out []contract.DiskReport
+		for node, n := range a.disks {
+			for i := range n {
+				if in.Node == "" || in.Node == node {
+					f := a.facts(node, i)
+					f.Volumes[0].Tags = nil // as in a list
+					out = append(out, contract.DiskReport{Facts: f})
+				}
+			}
+		}
+		return out, nil
+	}
+	for node, n := range a.disks {
+		for i := range n {
+			if id(node, i) == in.Disk {
+				return a.one(ctx, node, i, in)
+			}
+		}
+	}
+	return nil, exit.New(exit.NotFound, "no such disk")
+}
+
+func (a *answers) one(ctx context.Context, node string, i int, in contract.InspectInput) ([]contract.DiskReport, error) {
+	a.mu.Lock()
+	a.asked[in.Disk]++
+	a.at++
+	a.byNode[node]++
+	a.most, a.nodeMost[node] = max(a.most, a.at), max(a.nodeMost[node], a.byNode[node])
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.at--
+		a.byNode[node]--
+	}()
+	if a.gate != nil {
+		select {
+		case <-a.gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if a.err != nil {
+		return nil, a.err
+	}
+	r := contract.DiskReport{Facts: a.facts(node, i)}
+	if a.dead[node] {
+		r.Unmeasured = "no agent answers on node " + node
+		r.Unread = r.Unmeasured
+		return []contract.DiskReport{r}, nil
+	}
+	r.Measurement = &contract.Measurement{Disk: in.Disk, Node: node, SizeBytes: 100 << 30, BackingBytes: 10 << 30, PoolUsedBytes: 8 << 30}
+	r.History = &contract.ReadHistoryResult{Hours: []contract.HistoryHour{{Hour: now.Add(-time.Hour), UsedMaxBytes: 8 << 30, BackingBytes: 10 << 30}}}
+	return []contract.DiskReport{r}, nil
+}
+
+func (a *answers) Past(context.Context, time.Time) (*control.Past, error) { return &a.past, nil }
+
+func newAnswers(disks map[string]int, dead ...string) *answers {
+	a := &answers{disks: disks, dead: map[string]bool{}, asked: map[contract.DiskID]int{}, byNode: map[string]int{}, nodeMost: map[string]int{}}
+	for _, n := range dead {
+		a.dead[n] = true
+	}
+	return a
+}
+
+func gatherAll(t *testing.T, a *answers, sel Selection) ledger.Input {
+	t.Helper()
+	in, err := Gather(t.Context(), a, sel, now.Add(-24*time.Hour), now, nil)
+	require.NoError(t, err)
+	return in
+}
+
+func TestDeadNodeCostsItsOwnDisksOnly(t *testing.T) {
+	a := newAnswers(map[string]int{"i-1": 50, "i-2": 50, "i-dead": 200}, "i-dead")
+	in := gatherAll(t, a, Selection{ClassTag: "class"})
+	require.Len(t, in.Disks, 300)
+	unknown, asked := 0, 0
+	for _, d := range in.Disks {
+		if d.Facts.Node == "i-dead" || d.Unknown != "" {
+			unknown++
+			require.Contains(t, d.Unknown, "no agent answers on node i-dead")
+			asked += a.asked[d.Facts.Disk]
+			continue
+		}
+		require.Equal(t, "db", d.Class)
+		require.Len(t, d.Hours, 1)
+	}
+	require.Equal(t, 200, unknown)
+	require.LessOrEqual(t, asked, perNode, "each question to a dead node takes ten seconds")
+	require.LessOrEqual(t, a.most, asks)
+	for _, n := range a.nodeMost {
+		require.LessOrEqual(t, n, perNode)
+	}
+}
+
+func TestQuestionsAreBounded(t *testing.T) {
+	nodes := map[string]int{}
+	for i := range 20 {
+		nodes[fmt.Sprintf("i-%d", i)] = 10
+	}
+	a := newAnswers(nodes)
+	a.gate = make(chan struct{})
+	done := make(chan ledger.Input, 1)
+	go func() { done <- gatherAll(t, a, Selection{}) }()
+	require.Eventually(t, func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.at == asks }, 10*time.Second, time.Millisecond)
+	close(a.gate)
+	require.Len(t, (<-done).Disks, 200)
+	require.Equal(t, asks, a.most)
+}
+
+func TestSelection(t *testing.T) {
+	a := newAnswers(map[string]int{"i-1": 4, "i-2": 2})
+	require.Len(t, gatherAll(t, a, Selection{Namespace: "team-1"}).Disks, 3)
+	require.Len(t, gatherAll(t, a, Selection{Node: "i-2"}).Disks, 2)
+	require.Empty(t, gatherAll(t, a, Selection{Namespace: "nobody"}).Disks)
+}
+
+func TestOperationsOfTheSelection(t *testing.T) {
+	ended := func(d contract.DiskID, name, workflow string, status enumspb.WorkflowExecutionStatus, r *contract.Result) control.Ended {
+		return control.Ended{Disk: control.Disk{ID: d, Name: name}, Workflow: workflow, Status: status, Began: now, Ended: now, Result: r}
+	}
+	a := newAnswers(map[string]int{"i-1": 2})
+	done, refused := &contract.Result{Outcome: contract.Done}, &contract.Result{Outcome: contract.Refused}
+	a.past = control.Past{
+		Operations: []control.Ended{
+			ended(id("i-1", 0), "", contract.GrowWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, done),
+			ended(id("i-1", 1), "", contract.ShrinkWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, refused),
+			ended(id("i-1", 1), "", contract.ShrinkWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, nil),
+			ended(id("i-1", 1), "", contract.ShrinkWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED, nil),
+			ended(id("i-1", 1), "", contract.ShrinkWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil),
+			ended("d-gone", "team-1/gone", contract.DeleteDiskWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, done),
+		},
+		Turned: []control.Turned{
+			{Proposed: other.Proposed{Decision: plan.Decision{Disk: id("i-1", 1), Wanted: plan.Shrink, FromGiB: 10, GiB: 5, Reason: "less is needed"}, Answer: "rejected", By: "ann", Note: "not now"}},
+			{Proposed: other.Proposed{Decision: plan.Decision{Disk: id("i-1", 0), Wanted: plan.Grow}, Answer: "expired"}},
+		},
+		Looked: &contract.Totals{Held: map[string]int{"budget": 1}},
+	}
+	in := gatherAll(t, a, Selection{})
+	var outcomes []string
+	for _, o := range in.Operations {
+		outcomes = append(outcomes, o.Outcome+o.Code)
+	}
+	require.Equal(t, []string{
+		report.OutcomeDone, report.OutcomeRefused, report.OutcomeFailed, report.OutcomeCancelled, report.OutcomeRunning, report.OutcomeDone,
+		report.OutcomeRefused + ledger.ProposalRejected, report.OutcomeRefused + ledger.ProposalExpired,
+	}, outcomes)
+	require.Equal(t, "less is needed; rejected: not now", in.Operations[6].Reason)
+	require.Equal(t, contract.ShrinkWorkflow, in.Operations[6].Workflow)
+	require.Equal(t, map[string]int{"budget": 1}, in.Held)
+	// Of a part of the fleet: its own operations, and what became of its claims.
+	in = gatherAll(t, a, Selection{Namespace: "team-1"})
+	require.Len(t, in.Operations, 6)
+	require.Equal(t, contract.DiskID("d-gone"), in.Operations[4].Disk)
+	require.Nil(t, in.Held, "it is of the whole fleet")
+}
+
+func TestFailures(t *testing.T) {
+	a := newAnswers(map[string]int{"i-1": 40})
+	a.err = exit.New(exit.Unreachable, "nobody serves the queue")
+	_, err := Gather(t.Context(), a, Selection{}, now.Add(-time.Hour), now, nil)
+	require.ErrorContains(t, err, "nobody serves the queue")
+	require.Equal(t, exit.Unreachable, exit.CodeOf(err))
+
+	// One disk's trouble is its own.
+	a.err = exit.New(exit.Refused, "refused: a permission is missing")
+	for _, d := range gatherAll(t, a, Selection{}).Disks {
+		require.Contains(t, d.Unknown, "a permission is missing")
+	}
+
+	// Ctrl-C.
+	a = newAnswers(map[string]int{"i-1": 40})
+	a.gate = make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Gather(ctx, a, Selection{}, now.Add(-time.Hour), now, nil)
+		ended <- err
+	}()
+	require.Eventually(t, func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.at > 0 }, 10*time.Second, time.Millisecond)
+	cancel()
+	require.True(t, errors.Is(<-ended, context.Canceled))
+}
