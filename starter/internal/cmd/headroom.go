@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/plan"
+	"github.com/ebb-storage/ebb/internal/policy"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
 	"github.com/ebb-storage/ebb/starter/internal/size"
@@ -112,7 +114,7 @@ func (a *app) runHeadroom(ctx context.Context, ref string, o headroomOptions) er
 			return exit.New(exit.Failed, "disk %s was not measured: %s; nothing was changed", d, why).WithNext("ebb disk show %s", d.Ref())
 		}
 		d.Node = reports[0].Facts.Node()
-		out.grow(*reports[0].Measurement)
+		out.grow(*reports[0].Measurement, a.policyHeadroom(ctx, c, reports[0]))
 
 		// 2. Keep it free.
 		until := time.Now().Add(time.Duration(o.howLong)).UTC().Truncate(time.Second)
@@ -137,8 +139,28 @@ func (a *app) runHeadroom(ctx context.Context, ref string, o headroomOptions) er
 	})
 }
 
-// grow says how large the backing must be for the room.
-func (v *headroomView) grow(m contract.Measurement) {
+// policyHeadroom is what the schedule's policy keeps free on a disk, 0 when that is
+// not known. The next run wants it beside the room: one growth makes both, since
+// EBS allows few.
+func (a *app) policyHeadroom(ctx context.Context, c *control.Client, r contract.DiskReport) int64 {
+	in, err := c.RightsizeInput(ctx)
+	if err != nil {
+		return 0
+	}
+	p := &policy.Policy{}
+	if strings.TrimSpace(in.Policy) != "" {
+		if p, err = policy.Load([]byte(in.Policy)); err != nil {
+			return 0
+		}
+	}
+	f := plan.FactsOf(r)
+	rule, _ := p.For(f)
+	return rule.Headroom(time.Now(), f.UsedBytes, f.FillRate)
+}
+
+// grow says how large the backing must be for the room, and for what is kept free
+// anyway.
+func (v *headroomView) grow(m contract.Measurement, beside int64) {
 	v.FreeBytes = m.PoolBytes - m.PoolUsedBytes
 	if v.FreeBytes >= v.Bytes {
 		return
@@ -151,8 +173,8 @@ func (v *headroomView) grow(m contract.Measurement) {
 		backing = m.PoolBytes + m.OverheadBytes
 	}
 	ceiling := plan.CeilingGiB(plan.Usage{SizeBytes: m.SizeBytes, OverheadBytes: m.OverheadBytes})
-	to := plan.CeilGiB(m.PoolUsedBytes + v.Bytes + m.OverheadBytes)
-	v.FromGiB, v.Ceiling = plan.CeilGiB(backing), to > ceiling
+	v.FromGiB, v.Ceiling = plan.CeilGiB(backing), plan.CeilGiB(m.PoolUsedBytes+v.Bytes+m.OverheadBytes) > ceiling
+	to := plan.CeilGiB(m.PoolUsedBytes + v.Bytes + beside + m.OverheadBytes)
 	if to = min(to, ceiling); to > v.FromGiB {
 		v.ToGiB = to
 	}

@@ -171,11 +171,17 @@ func (a *app) runModeShow(ctx context.Context) error {
 				break
 			}
 		}
-		return a.output.Print(a.streams.Out, out, func(w io.Writer) error { return modeTable(w, out) })
+		return a.output.Print(a.streams.Out, out, func(w io.Writer) error {
+			var names named
+			if slices.ContainsFunc(out.Switches, func(s contract.Switch) bool { return s.Disk != "" }) {
+				names = diskNames(ctx, c)
+			}
+			return modeTable(w, out, names)
+		})
 	})
 }
 
-func modeTable(w io.Writer, v modeView) error {
+func modeTable(w io.Writer, v modeView, names named) error {
 	last, state := "no run has ended yet", ""
 	if v.At != nil {
 		last = clock(*v.At) + ": " + modeCounts(v.Modes)
@@ -195,7 +201,11 @@ func modeTable(w io.Writer, v modeView) error {
 	}
 	rows := make([][]string, 0, len(v.Switches))
 	for _, s := range v.Switches {
-		rows = append(rows, []string{string(s.Mode), everyDisk(s)})
+		who := everyDisk(s)
+		if d := names[contract.DiskID(s.Disk)]; d.Name != "" {
+			who += " (" + d.Name + ")"
+		}
+		rows = append(rows, []string{string(s.Mode), who})
 	}
 	return ui.Table(w, []string{"SWITCH", "FOR"}, rows)
 }
@@ -236,7 +246,9 @@ func (a *app) runMode(ctx context.Context, mode string, args []string, o modeOpt
 		var note string
 		if !all(sw) { // the emergency stop asks nobody but Temporal
 			sw.Disk = a.switchDisk(ctx, c, sw.Disk)
-			out.Selected, note = a.selected(ctx, c, sw, in.Policy)
+			if !remove {
+				out.Selected, note = a.selected(ctx, c, sw, in.Policy)
+			}
 		}
 		if out.For = sw; !remove {
 			sw.Mode = contract.Mode(mode)
@@ -341,7 +353,10 @@ func modeChangeTable(w io.Writer, m modeChange) error {
 		mode, gone = "would be "+mode, "would go"
 	}
 	what := everyDisk(m.For) + ": " + mode
-	if !m.Changed {
+	switch {
+	case !m.Changed && m.Mode == byPolicy:
+		what += " (as before: there was no such switch)"
+	case !m.Changed:
 		what += " (as before)"
 	}
 	if m.Selected != nil {

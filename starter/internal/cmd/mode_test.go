@@ -71,16 +71,23 @@ func TestHeadroomGrowth(t *testing.T) {
 		"one byte too much": {924*contract.GiB + contract.GiB, 100, 1001, true},
 	} {
 		v := headroomView{Bytes: c.bytes}
-		v.grow(m)
+		v.grow(m, 0)
 		require.Equal(t, []any{c.from, c.to, c.ceiling}, []any{v.FromGiB, v.ToGiB, v.Ceiling}, name)
 		if c.to > 0 && !c.ceiling {
 			require.GreaterOrEqual(t, c.to*contract.GiB-overhead-m.PoolUsedBytes, c.bytes, name)
 		}
 	}
+	v := headroomView{Bytes: 200 * contract.GiB}
+	v.grow(m, 8*contract.GiB)
+	require.EqualValues(t, 285, v.ToGiB, "with what the policy keeps free")
+	v = headroomView{Bytes: 920 * contract.GiB}
+	v.grow(m, 8*contract.GiB)
+	require.EqualValues(t, 1001, v.ToGiB)
+	require.False(t, v.Ceiling, "the room itself fits")
 	// A backing that holds the whole disk cannot grow.
 	m.PoolBytes, m.Members = 1001*contract.GiB-overhead, []contract.Member{{Bytes: 1001 * contract.GiB}}
-	v := headroomView{Bytes: 2000 * contract.GiB}
-	v.grow(m)
+	v = headroomView{Bytes: 2000 * contract.GiB}
+	v.grow(m, 0)
 	require.Zero(t, v.ToGiB)
 	require.True(t, v.Ceiling)
 }

@@ -282,9 +282,6 @@ func decisionTable(w io.Writer, disk control.Disk, d plan.Decision, at time.Time
 	if d.CostUSD > 0 {
 		once = usd(d.CostUSD) + " once"
 	}
-	if d.Payback > 0 {
-		once += ", paid back in " + roughly(d.Payback)
-	}
 	if d.TimeToFull > 0 {
 		full = d.TimeToFull.Round(time.Second).String() + " at the present rate"
 	}

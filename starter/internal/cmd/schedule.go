@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (a *app) runScheduleList(ctx context.Context) error {
 		for _, id := range ids {
 			s, err := c.DescribeSchedule(ctx, id)
 			if exit.CodeOf(err) == exit.NotFound {
-				missing = err
+				missing = cmp.Or(missing, err)
 				continue
 			}
 			if err != nil {
@@ -161,8 +162,8 @@ func summary(r control.FleetRun) string {
 
 func rightsizeLine(r contract.RightsizeResult) string {
 	t := r.Totals
-	parts := []string{count(t.Disks, "disk"), usedLine(t)}
-	parts = append(parts, fmt.Sprintf("%d started", len(r.Started)), fmt.Sprintf("%d proposed", len(r.Proposed)), fmt.Sprintf("%d held", sum(t.Held)+len(r.Held)))
+	parts := []string{count(t.Disks, "disk"), usedLine(t) + " used"}
+	parts = append(parts, fmt.Sprintf("%d started", len(r.Started)), fmt.Sprintf("%d proposed", len(r.Proposed)), fmt.Sprintf("%d held", heldCount(r)))
 	if t.SavingUSDMonth > 0 {
 		parts = append(parts, "shrinks would save "+usd(t.SavingUSDMonth)+"/month")
 	}
@@ -175,11 +176,16 @@ func rightsizeLine(r contract.RightsizeResult) string {
 	return strings.Join(parts, ", ")
 }
 
+// heldCount is how many wanted operations were neither started nor proposed.
+func heldCount(r contract.RightsizeResult) int {
+	return max(0, sum(r.Totals.Held)-len(r.Proposed)) + len(r.Held)
+}
+
 func usedLine(t contract.Totals) string {
 	if t.MeasuredBytes == 0 {
 		return "none measured"
 	}
-	return fmt.Sprintf("%s used of %s (%.0f%%)", size.Bytes(t.UsedBytes), size.Bytes(t.MeasuredBytes), 100*float64(t.UsedBytes)/float64(t.MeasuredBytes))
+	return fmt.Sprintf("%s of %s (%.0f%%)", size.Bytes(t.UsedBytes), size.Bytes(t.MeasuredBytes), 100*float64(t.UsedBytes)/float64(t.MeasuredBytes))
 }
 
 func reapLine(r contract.ReapResult) string {
