@@ -23,12 +23,10 @@ type ceiling struct {
 // less by its policy.
 func ceilingGiB(m contract.Measurement, g contract.Guide) (gib int64, byPolicy bool) {
 	gib = ceilGiB(m.SizeBytes + m.OverheadBytes)
-	for _, c := range []int64{g.CeilingGiB, g.Settings.CeilingGiB} {
-		if c > 0 && c < gib {
-			gib, byPolicy = c, true
-		}
+	if c := disk.CeilingGiB(g); c > 0 && c < gib {
+		return c, true
 	}
-	return gib, byPolicy
+	return gib, false
 }
 
 func ceilGiB(b int64) int64 { return (b + contract.GiB - 1) / contract.GiB }

@@ -46,9 +46,7 @@ func (u *Usage) growSettings(ev disk.Event) contract.Settings {
 	g, guided := u.guide(ev.Disk)
 	m, known := u.last(ev.Disk)
 	s := g.Settings
-	if g.CeilingGiB > 0 && (s.CeilingGiB == 0 || g.CeilingGiB < s.CeilingGiB) {
-		s.CeilingGiB = g.CeilingGiB
-	}
+	s.CeilingGiB = disk.CeilingGiB(g)
 	p := ev.Pressure
 	free := freeOf(m, p)
 	if ev.Kind == disk.EventFull {

@@ -39,11 +39,12 @@ func newSurveyor(d Disks, u *Usage) *surveyor {
 }
 
 // disks answers SurveyNode. The guides are kept before anything is measured, so
-// that a measurement is judged by them. A disk that is not here keeps none.
+// that a measurement is judged by them. A disk that is not here keeps none, and one
+// that nobody could follow is not kept but told.
 func (s *surveyor) disks(ctx context.Context, in contract.SurveyInput) (contract.SurveyResult, error) {
 	here := s.d.Disks()
 	for _, d := range in.Disks {
-		if d.Guide != nil && slices.Contains(here, d.Disk) {
+		if d.Guide != nil && checkGuide(*d.Guide) == nil && slices.Contains(here, d.Disk) {
 			s.usage.setGuide(d.Disk, *d.Guide)
 			s.d.Guide(d.Disk, *d.Guide)
 		}
@@ -70,6 +71,9 @@ func (s *surveyor) disk(ctx context.Context, in contract.SurveyDisk) (out contra
 	}
 	s.usage.Observe(&m)
 	out.Measurement = &m
+	if err := checkSurveyed(in); err != nil {
+		return out, fmt.Errorf("%s: %w", contract.BadInput, err)
+	}
 	records, err := s.d.History(ctx, in.Disk)
 	if err != nil {
 		return out, fmt.Errorf("its history cannot be read: %w", err)

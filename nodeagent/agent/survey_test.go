@@ -177,28 +177,12 @@ func TestHeadersAnswerInOrder(t *testing.T) {
 }
 
 func TestCheckSurvey(t *testing.T) {
-	guide := func(change func(*contract.Guide)) contract.SurveyInput {
-		g := contract.Guide{}
-		change(&g)
-		return contract.SurveyInput{Disks: []contract.SurveyDisk{{Disk: testDisk, Guide: &g}}}
-	}
 	require.NoError(t, checkSurvey(surveyOf(testDisk, otherDisk)))
-	require.NoError(t, checkSurvey(guide(func(g *contract.Guide) {
-		*g = contract.Guide{HeadroomBytes: contract.GiB, HeadroomPercent: .1, HeadroomTime: time.Hour, ExtraBytes: 1, ExtraUntil: time.Unix(1, 0), CeilingGiB: 1, FailAtCeiling: true}
-	})))
 	for want, in := range map[string]contract.SurveyInput{
-		"0 disks":           {},
-		"501 disks":         {Disks: make([]contract.SurveyDisk, 501)},
-		"disks[0]":          surveyOf("nonsense"),
-		"named twice":       surveyOf(testDisk, testDisk),
-		"lookBack":          {Disks: []contract.SurveyDisk{{Disk: testDisk, LookBack: -1}}},
-		"headroomBytes":     guide(func(g *contract.Guide) { g.HeadroomBytes = -1 }),
-		"headroomPercent":   guide(func(g *contract.Guide) { g.HeadroomPercent = math.NaN() }),
-		"headroomTimeNanos": guide(func(g *contract.Guide) { g.HeadroomTime = -1 }),
-		"extraUntil":        guide(func(g *contract.Guide) { g.ExtraBytes = 1 }),
-		"ceilingGiB: want":  guide(func(g *contract.Guide) { g.CeilingGiB = 65537 }),
-		"failAtCeiling":     guide(func(g *contract.Guide) { g.FailAtCeiling = true }),
-		"settings":          guide(func(g *contract.Guide) { g.Settings.MinGrowGiB = -1 }),
+		"0 disks":     {},
+		"501 disks":   {Disks: make([]contract.SurveyDisk, 501)},
+		"disks[0]":    surveyOf("nonsense"),
+		"named twice": surveyOf(testDisk, testDisk),
 	} {
 		require.ErrorContains(t, checkSurvey(in), want)
 	}
@@ -206,4 +190,39 @@ func TestCheckSurvey(t *testing.T) {
 	require.ErrorContains(t, checkHeaders(contract.ReadHeadersInput{}), "0 volumes")
 	require.ErrorContains(t, checkHeaders(contract.ReadHeadersInput{Volumes: []string{"vol-x"}}), "vol-x")
 	require.ErrorContains(t, checkHeaders(contract.ReadHeadersInput{Volumes: make([]string, 501)}), "at most 500")
+}
+
+// What nobody could follow is told of the one disk that it is wanted of.
+func TestSurveyTellsABadGuide(t *testing.T) {
+	d := newFakeDisks(testDisk, otherDisk)
+	s := newSurveyor(d, NewUsage())
+	guide := func(change func(*contract.Guide)) contract.SurveyDisk {
+		g := contract.Guide{}
+		change(&g)
+		return contract.SurveyDisk{Disk: testDisk, Guide: &g}
+	}
+	good := guide(func(g *contract.Guide) {
+		*g = contract.Guide{HeadroomBytes: contract.GiB, HeadroomPercent: .1, HeadroomTime: time.Hour, ExtraBytes: 1, ExtraUntil: time.Unix(1, 0), CeilingGiB: 1, FailAtCeiling: true}
+	})
+	survey := func(in contract.SurveyDisk) contract.DiskSurvey {
+		out, err := s.disks(t.Context(), contract.SurveyInput{Disks: []contract.SurveyDisk{in, {Disk: otherDisk}}})
+		require.NoError(t, err)
+		require.Empty(t, out.Disks[1].Problem)
+		return out.Disks[0]
+	}
+	require.Empty(t, survey(good).Problem)
+	for want, in := range map[string]contract.SurveyDisk{
+		"lookBack":          {Disk: testDisk, LookBack: -1},
+		"headroomBytes":     guide(func(g *contract.Guide) { g.HeadroomBytes = -1 }),
+		"headroomPercent":   guide(func(g *contract.Guide) { g.HeadroomPercent = math.NaN() }),
+		"headroomTimeNanos": guide(func(g *contract.Guide) { g.HeadroomTime = -1 }),
+		"extraUntil":        guide(func(g *contract.Guide) { g.ExtraBytes = 1 }),
+		"ceilingGiB: want":  guide(func(g *contract.Guide) { g.CeilingGiB = 65537 }),
+		"settings":          guide(func(g *contract.Guide) { g.Settings.MinGrowGiB = -1 }),
+	} {
+		got := survey(in)
+		require.Contains(t, got.Problem, want)
+		require.NotNil(t, got.Measurement)
+		require.Equal(t, *good.Guide, s.usage.guides[testDisk], "the last good one holds")
+	}
 }

@@ -77,12 +77,6 @@ func checkSurvey(in contract.SurveyInput) error {
 		case err != nil:
 		case seen[d.Disk]:
 			err = fmt.Errorf("disk %s: named twice", d.Disk)
-		case d.LookBack < 0:
-			err = fmt.Errorf("disk %s: lookBack %s: want 0 or more", d.Disk, d.LookBack)
-		case d.Guide != nil:
-			if err = checkGuide(*d.Guide); err != nil {
-				err = fmt.Errorf("disk %s: guide: %w", d.Disk, err)
-			}
 		}
 		seen[d.Disk] = true
 		if err != nil {
@@ -90,6 +84,20 @@ func checkSurvey(in contract.SurveyInput) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkSurveyed refuses what is wanted of one disk. That is told of this disk alone:
+// one policy's mistake must not keep a node's other disks from being looked at.
+func checkSurveyed(d contract.SurveyDisk) error {
+	if d.LookBack < 0 {
+		return fmt.Errorf("lookBack %s: want 0 or more", d.LookBack)
+	}
+	if d.Guide != nil {
+		if err := checkGuide(*d.Guide); err != nil {
+			return fmt.Errorf("guide: %w", err)
+		}
+	}
+	return nil
 }
 
 func checkGuide(g contract.Guide) error {
@@ -108,9 +116,6 @@ func checkGuide(g contract.Guide) error {
 	}
 	if g.CeilingGiB < 0 || g.CeilingGiB > contract.MaxDiskBytes/contract.GiB {
 		errs = append(errs, errors.New("ceilingGiB: want 1 to 65536 (or 0 for all that the disk can use)"))
-	}
-	if g.FailAtCeiling && g.CeilingGiB == 0 {
-		errs = append(errs, errors.New("failAtCeiling: want ceilingGiB too"))
 	}
 	return errors.Join(errs...)
 }

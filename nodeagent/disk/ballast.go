@@ -13,6 +13,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/dm"
+	"github.com/ebb-storage/ebb/nodeagent/format"
 )
 
 // ballast takes the room from a filesystem that its pool does not have and will
@@ -66,10 +67,14 @@ func reserve(pool int64) int64 { return min(max(pool/32, 64<<20), 4<<30) }
 // The caller holds the disk's lock.
 func (m *Manager) failing(d contract.DiskID, h *handle) bool {
 	g := m.guide(d)
-	if g == nil || !g.FailAtCeiling || g.CeilingGiB == 0 || h.view.active == nil || h.view.incoming != nil {
+	if g == nil || !g.FailAtCeiling || CeilingGiB(*g) == 0 || h.view.active == nil || h.view.incoming != nil {
 		return false
 	}
-	return (backingBytes(h.view.active.head)+contract.GiB-1)/contract.GiB >= g.CeilingGiB
+	a := h.view.active.head
+	if a.Bytes(format.Data) >= a.SizeBytes { // the filesystem's own end comes first
+		return false
+	}
+	return (backingBytes(a)+contract.GiB-1)/contract.GiB >= CeilingGiB(*g)
 }
 
 // limit brings a disk's ballast in line with its pool, in a goroutine of its own,
@@ -86,19 +91,24 @@ func (m *Manager) limit(ctx context.Context, d contract.DiskID, h *handle, handl
 	if fail {
 		b = *h.view.still().active
 	}
-	m.tending.Go(func() {
+	go func() { // ends with the change; dropBallasts waits for it by the lock
 		defer h.ballast.mu.Unlock()
 		var err error
-		if fail {
+		switch {
+		case ctx.Err() != nil:
+			h.ballast.drop()
+		case fail:
 			err = m.balance(ctx, d, &h.ballast, &b, handle)
-		} else if h.ballast.drop() {
-			handle(Event{Disk: d, Kind: EventCeiling, Message: "writes are no longer limited to the policy's ceiling"})
+		default:
+			if h.ballast.drop() {
+				handle(Event{Disk: d, Kind: EventCeiling, Message: "writes are no longer limited to the policy's ceiling"})
+			}
 		}
 		if err != nil && ctx.Err() == nil && time.Since(h.ballast.warned) > time.Minute {
 			h.ballast.warned = time.Now()
 			m.Logger.Warn("limit the filesystem to the policy's ceiling", "disk", d, "error", err)
 		}
-	})
+	}()
 }
 
 // dropBallast gives a disk's filesystem all its room back. It waits for a change
@@ -225,6 +235,9 @@ func (m *Manager) trimForBallast(ctx context.Context, d contract.DiskID, a *ball
 	cancel()
 	a.trimmed, a.took = time.Now(), time.Since(began)
 	r, e := m.room(b, a, mnt)
+	if ref, ok := contract.AsRefusal(err); errors.Is(err, errGiveWay) || ok && ref.Code == contract.DiskBusy {
+		return r, e // another trim, or a growth: later
+	}
 	a.slack = r.slack
 	if err != nil { // no discard, say: what is deleted does not come back
 		m.Logger.Warn("trim at the policy's ceiling", "disk", d, "error", err)
@@ -243,6 +256,9 @@ func (a *ballast) resize(mnt mount, bytes int64) error {
 	}
 	if a.f == nil {
 		fd, err := unix.Open(mnt.path, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if errors.Is(err, unix.EROFS) {
+			return nil // nobody writes
+		}
 		if err != nil {
 			return fmt.Errorf("open a nameless file in %s: %w", mnt.path, err)
 		}
@@ -292,7 +308,6 @@ func (m *Manager) dropBallasts() {
 	done := make(chan struct{})
 	go func() { // ends with the last change of a ballast
 		defer close(done)
-		m.tending.Wait()
 		m.mu.Lock()
 		all := make([]*handle, 0, len(m.disks))
 		for _, h := range m.disks {

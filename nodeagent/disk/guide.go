@@ -39,6 +39,15 @@ func (m *Manager) guide(d contract.DiskID) *contract.Guide {
 	return nil
 }
 
+// CeilingGiB is the greatest backing that a policy allows; 0: all that the disk can
+// use. The lower of the guide's and its settings' counts.
+func CeilingGiB(g contract.Guide) int64 {
+	if c := g.Settings.CeilingGiB; c > 0 && (g.CeilingGiB == 0 || c < g.CeilingGiB) {
+		return c
+	}
+	return g.CeilingGiB
+}
+
 const (
 	// leastLow is the least that is kept free whatever a policy says: a growth
 	// takes a while.

@@ -41,9 +41,8 @@ type Manager struct {
 	guides  map[contract.DiskID]contract.Guide
 	wake    func() // ends the watch's wait; nil: there is no watch
 
-	tending sync.WaitGroup // changes of ballasts, by the watch
-	loading sync.RWMutex   // see load
-	copyJob string         // kcopyd's job size for others than us, in KiB
+	loading sync.RWMutex // see load
+	copyJob string       // kcopyd's job size for others than us, in KiB
 }
 
 // handle is one disk's lock and what is remembered between calls. Nothing in it
