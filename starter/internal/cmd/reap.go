@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,7 +94,7 @@ func reapTable(w io.Writer, r contract.ReapResult, names named) error {
 		if f.Deleted {
 			fate = "deleted"
 		}
-		rows = append(rows, []string{what, names.ref(f.Disk), orDash(string(f.Role)), gib(f.GiB), clock(f.Since), fate, f.Reason, f.Why})
+		rows = append(rows, []string{what, names.ref(f.Disk), orDash(string(f.Role)), gib(f.GiB), clock(f.Since), fate, f.Reason, strings.TrimSuffix(f.Why, ": "+f.Reason)})
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
