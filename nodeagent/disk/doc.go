@@ -4,7 +4,8 @@
 //
 // A Manager keeps nothing on the node. What it knows it reads from the headers
 // on the volumes and from the kernel's device-mapper tables, so every method can
-// be repeated, by this process or by the next one, on this node or another. The
+// be repeated, by this process or by the next one, on this node or another. What a
+// policy wants of a disk (Guide) is told to it, and holds until the process ends. The
 // invariants I1 to I6 of docs/design.md are kept here; the code that keeps one
 // names it.
 //

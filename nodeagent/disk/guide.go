@@ -101,8 +101,12 @@ func (m *Manager) markBlocks(b *backing) uint64 {
 }
 
 // markInterval is the least time between two changes of a pool's low-water mark: a
-// change is a swap of its table.
-const markInterval = time.Minute
+// change is a swap of its table. To lower it is not urgent: a mark that is too high
+// tells too early.
+const (
+	markInterval      = time.Minute
+	lowerMarkInterval = 10 * time.Minute
+)
 
 // mark brings the low-water mark that the kernel watches near the wanted one, so
 // that crossing it is an event and not found by the next look. A mark that is off
@@ -120,7 +124,7 @@ func (m *Manager) mark(d contract.DiskID, h *handle, low int64) {
 	}
 	is, ok := dm.LowWater(table[0])
 	want := max(1, uint64(low)/b.head.BlockBytes)
-	if diff := max(is, want) - min(is, want); !ok || diff*4 <= is {
+	if diff := max(is, want) - min(is, want); !ok || diff*4 <= is || want < is && time.Since(h.marked) < lowerMarkInterval {
 		return
 	}
 	h.marked = time.Now()

@@ -43,6 +43,7 @@ func TestNodeGuideMovesTheMark(t *testing.T) {
 	require.Eventually(t, func() bool { return b.kernelMark() > 2*usual }, 10*time.Second, 20*time.Millisecond)
 	require.InDelta(t, free-150*mib, b.kernelMark(), float64(mib))
 	s := stop()
+	t.Logf("longest stall of a writer: %d ms", s.LongestStallMS)
 	require.Less(t, s.LongestStallMS, int64(1000), "the swap of the pool's table holds writes")
 	require.False(t, pressed(), "%d bytes written", s.Bytes)
 	b.Guide(b.disk, contract.Guide{HeadroomBytes: free - 150*mib}) // looks every 15 seconds: the kernel must tell
