@@ -20,7 +20,9 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/ebb-storage/ebb/activities/ec2"
+	"github.com/ebb-storage/ebb/activities/fleet"
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/price"
 	"github.com/ebb-storage/ebb/tests/ec2sim"
 	"github.com/ebb-storage/ebb/tests/replay"
 	"github.com/ebb-storage/ebb/tests/stubnode"
@@ -118,6 +120,7 @@ func newBench(t *testing.T) *bench {
 		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 	})
 	acts := ec2.New(b.api, ec2.Options{PollMin: 20 * time.Millisecond, PollMax: 200 * time.Millisecond, Settle: 2 * time.Second, Log: log, Cluster: "bench"})
+	prices, _ := price.BuiltIn().In("us-east-1")
 	b.restart = func() {
 		b.stopWorker()
 		run, stop := context.WithCancel(context.Background())
@@ -129,6 +132,7 @@ func newBench(t *testing.T) *bench {
 			Log: log, Register: func(r worker.Registry) {
 				workflows.Register(r)
 				acts.Register(r)
+				fleet.New(fleet.Options{World: fleet.EC2{API: acts}, Prices: prices, Cluster: "bench"}).Register(r)
 			},
 		})
 		go func() { done <- w.Run(run) }()
@@ -188,16 +192,22 @@ func (b *bench) start(disk contract.DiskID, name string, in any) client.Workflow
 // end waits for a run, checks that it replays, and records it when asked to.
 func (b *bench) end(run client.WorkflowRun, story string) contract.Result {
 	b.t.Helper()
+	r := ended[contract.Result](b, run, story)
+	b.t.Logf("%s: %s", story, r.Outcome)
+	return r
+}
+
+// ended is end for results of any type.
+func ended[R any](b *bench, run client.WorkflowRun, story string) R {
+	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 90*time.Second)
 	defer cancel()
-	var r contract.Result
+	var r R
 	require.NoError(b.t, run.Get(ctx, &r), story)
 	h, err := replay.Fetch(ctx, b.c, run.GetID(), run.GetRunID())
 	require.NoError(b.t, err)
-	rp := worker.NewWorkflowReplayer()
-	workflows.Register(rp)
-	require.NoError(b.t, rp.ReplayWorkflowHistory(nil, h), story)
-	b.t.Logf("%s: %s, %d events", story, r.Outcome, len(h.Events))
+	require.NoError(b.t, replay.Replay(h, workflows.Register), story)
+	b.t.Logf("%s: %d events", story, len(h.Events))
 	if dir := os.Getenv("EBB_RECORD"); dir != "" {
 		if !filepath.IsAbs(dir) {
 			dir = filepath.Join("..", "..", dir)

@@ -10,6 +10,8 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
@@ -23,6 +25,32 @@ func Fetch(ctx context.Context, c client.Client, workflowID, runID string) (*his
 			return nil, fmt.Errorf("history of %s: %w", workflowID, err)
 		}
 		h.Events = append(h.Events, e)
+	}
+	return h, nil
+}
+
+// Replay runs a history through the workflows that register binds, under the id
+// it was recorded with.
+func Replay(h *historypb.History, register func(worker.WorkflowRegistry)) error {
+	r := worker.NewWorkflowReplayer()
+	register(r)
+	var o worker.ReplayWorkflowHistoryOptions
+	if len(h.Events) > 0 {
+		began := h.Events[0].GetWorkflowExecutionStartedEventAttributes()
+		o.OriginalExecution = workflow.Execution{ID: began.GetWorkflowId(), RunID: began.GetOriginalExecutionRunId()}
+	}
+	return r.ReplayWorkflowHistoryWithOptions(nil, h, o)
+}
+
+// Load reads what Save wrote.
+func Load(path string) (*historypb.History, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	h := &historypb.History{}
+	if err := protojson.Unmarshal(b, h); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return h, nil
 }

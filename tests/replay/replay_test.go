@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/worker"
 
+	"github.com/ebb-storage/ebb/tests/replay"
 	"github.com/ebb-storage/ebb/workflows"
 )
 
@@ -22,9 +22,9 @@ func TestReplay(t *testing.T) {
 		}
 		n++
 		t.Run(strings.TrimSuffix(filepath.ToSlash(path), ".json"), func(t *testing.T) {
-			r := worker.NewWorkflowReplayer()
-			workflows.Register(r)
-			require.NoError(t, r.ReplayWorkflowHistoryFromJSONFile(nil, path))
+			h, err := replay.Load(path)
+			require.NoError(t, err)
+			require.NoError(t, replay.Replay(h, workflows.Register))
 		})
 		return nil
 	})
