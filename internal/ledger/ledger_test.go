@@ -121,8 +121,8 @@ func TestWhatAShrinkCosts(t *testing.T) {
 	// 900 a GiB-hour saved from hour 10 on, 1000 spent until 34.5: it never pays back
 	// before the old volume goes, and needs 24*1000/900 = 26.7 h and the rest after that.
 	require.InDelta(t, 37.0/24, a.Money.Payback, 1.01/24)
-	require.Equal(t, int64(1000*gib), a.Hours[20].ExtraBytes)
-	require.Equal(t, int64(100*gib), a.Hours[9].ExtraBytes)
+	require.Equal(t, 1000*gib, a.Hours[20].ExtraBytes)
+	require.Equal(t, 100*gib, a.Hours[9].ExtraBytes)
 	require.Equal(t, int64((.5*100+.5*1000)*float64(gib)), a.Hours[10].ExtraBytes)
 	require.Equal(t, report.Sums{
 		Disks: 1, Known: 1, DiskHours: 48, SizeBytes: 1000 * gib, BackingBytes: 100 * gib, UsedBytes: 80 * gib, Utilization: .8,
@@ -155,9 +155,9 @@ func TestGapsAreDrawnAndNotCounted(t *testing.T) {
 	require.InDelta(t, 20, a.Totals.DiskHours, 1e-9)
 	require.InDelta(t, 28, a.Totals.GapHours, 1e-9)
 	require.InDelta(t, (900*10+800*10)*gibHour, a.Money.Net, 1e-9)
-	require.Equal(t, int64(100*gib), a.Hours[29].BackingBytes)
+	require.Equal(t, 100*gib, a.Hours[29].BackingBytes)
 	require.Zero(t, a.Hours[29].Recorded)
-	require.Equal(t, int64(200*gib), a.Hours[47].BackingBytes)
+	require.Equal(t, 200*gib, a.Hours[47].BackingBytes)
 	require.Contains(t, strings.Join(a.Notes, "\n"), "28 disk-hours of 48 are not on record")
 	// The change in the gap has no operation: the disk remembers it alone.
 	require.Equal(t, 1, a.Totals.Unrecorded)
@@ -181,7 +181,7 @@ func TestPartsOfHours(t *testing.T) {
 	require.InDelta(t, 1.75, a.Totals.DiskHours, 1e-9)
 	require.InDelta(t, 900*1.75*gibHour, a.Money.Net, 1e-9)
 	require.Len(t, a.Hours, 3)
-	require.Equal(t, int64(100*gib), a.Hours[2].BackingBytes)
+	require.Equal(t, 100*gib, a.Hours[2].BackingBytes)
 }
 
 // Before a disk was expanded its full size is not known: nothing is claimed.
@@ -213,7 +213,7 @@ func TestNothing(t *testing.T) {
 			require.NoError(t, a.JSON(&b))
 			require.NoError(t, a.CSV(&b))
 			require.NoError(t, a.CSVHours(&b))
-			require.False(t, strings.Contains(b.String(), "null"), "the data has a null")
+			require.NotContains(t, b.String(), "null")
 		})
 	}
 	a := Sum(input(disk(1, 1000, 100, 80)))

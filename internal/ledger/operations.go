@@ -36,7 +36,7 @@ func (b *book) operations() {
 		row := b.row(o)
 		b.out.Operations = append(b.out.Operations, row)
 		b.count(row, o)
-		why.add(row, o)
+		why.add(row)
 	}
 	b.unrecorded(why)
 	slices.SortStableFunc(b.out.Operations, func(x, y report.OperationRow) int {
@@ -281,7 +281,7 @@ func (b *book) remember(why *reasons, e *entry, was, r *contract.HistoryHour) {
 	b.out.Operations = append(b.out.Operations, row)
 	b.out.Totals.Unrecorded++
 	b.count(row, o)
-	why.add(row, o)
+	why.add(row)
 }
 
 // reasons are why things were done, or not.
@@ -292,7 +292,7 @@ type tally struct {
 	disks map[string]bool
 }
 
-func (s *reasons) add(row report.OperationRow, o Operation) {
+func (s *reasons) add(row report.OperationRow) {
 	if s.done == nil {
 		s.done, s.not = map[[2]string]*tally{}, map[[2]string]*tally{}
 	}

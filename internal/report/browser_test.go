@@ -84,7 +84,7 @@ func TestInChromium(t *testing.T) {
 			require.NoError(t, write(&b))
 			dom := render(t, b.Bytes(), shot)
 			require.Equal(t, 4, strings.Count(dom, "<svg "))
-			require.True(t, strings.Contains(dom, `class="area used"`), "there is no footprint")
+			require.Contains(t, dom, `class="area used"`)
 		})
 	}
 }

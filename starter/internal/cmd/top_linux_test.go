@@ -219,7 +219,7 @@ func (s *seen) reset() {
 const patience = 20 * time.Second
 
 // live runs top on a terminal.
-func live(t *testing.T, ctx context.Context, f *topFleet) (master, slave *os.File, s *seen, ended chan error) {
+func live(ctx context.Context, t *testing.T, f *topFleet) (master, slave *os.File, s *seen, ended chan error) {
 	master, slave = pty(t, 100, 30)
 	s = &seen{}
 	go s.read(master) // ends when the test closes the terminal
@@ -248,7 +248,7 @@ func TestTopOnATerminal(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			f := newTopFleet()
-			master, slave, s, ended := live(t, ctx, f)
+			master, slave, s, ended := live(ctx, t, f)
 			require.Eventually(t, s.has("full in 10s"), patience, 10*time.Millisecond)
 			require.Eventually(t, s.has("ETA 2m"), patience, 10*time.Millisecond)
 			require.True(t, s.has(enterScreen)())
@@ -287,7 +287,7 @@ func TestTopOnATerminal(t *testing.T) {
 func TestTopGivesTheTerminalBackWhenItFails(t *testing.T) {
 	f := newTopFleet()
 	f.fail(errors.New("nobody is there"))
-	_, slave, s, ended := live(t, t.Context(), f)
+	_, slave, s, ended := live(t.Context(), t, f)
 	require.ErrorContains(t, result(t, ended), "nobody is there")
 	require.Eventually(t, s.has(leaveScreen), patience, 10*time.Millisecond)
 	after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)

@@ -36,11 +36,11 @@ type Selection struct {
 	ClassTag string
 }
 
-// asks is how many disks are asked about at once, and perNode how many of one node:
-// a dead one must not take all.
+// asks is how many disks are asked about at once, and perNode how many of one node
+// until it has answered: a dead one must not take all.
 const (
-	asks    = 16
-	perNode = 4
+	asks    = 32
+	perNode = 2
 )
 
 // graceBefore is how much further back operations are read than asked for: what
@@ -60,7 +60,7 @@ func Gather(ctx context.Context, src Source, sel Selection, since, now time.Time
 	if err != nil {
 		return in, err
 	}
-	g := gather{src: src, sel: sel, since: since, silent: map[string]string{}, slots: map[string]chan struct{}{}}
+	g := gather{src: src, sel: sel, since: since, silent: map[string]string{}, alive: map[string]bool{}, slots: map[string]chan struct{}{}}
 	in.Disks, err = g.disks(ctx, spread(all), step)
 	if err != nil {
 		return in, err
@@ -165,6 +165,7 @@ type gather struct {
 
 	mu     sync.Mutex
 	silent map[string]string // nodes that did not answer, with their words
+	alive  map[string]bool   // those that did
 	slots  map[string]chan struct{}
 }
 
@@ -219,10 +220,11 @@ func (g *gather) disk(ctx context.Context, r contract.DiskReport) (d ledger.Disk
 		r.Unmeasured = why
 		return g.known(r)
 	}
-	if err := g.take(ctx, node); err != nil {
+	give, err := g.take(ctx, node)
+	if err != nil {
 		return d, false, err
 	}
-	defer g.give(node)
+	defer give()
 	if why := g.whySilent(node); why != "" {
 		r.Unmeasured = why
 		return g.known(r)
@@ -242,6 +244,9 @@ func (g *gather) disk(ctx context.Context, r contract.DiskReport) (d ledger.Disk
 		return d, false, nil
 	}
 	r = full[0]
+	g.mu.Lock()
+	g.alive[node] = g.alive[node] || r.Measurement != nil
+	g.mu.Unlock()
 	if r.Measurement == nil && r.Unmeasured != "" && node != "" && r.History == nil && strings.Contains(r.Unmeasured, "no agent answers") {
 		g.mu.Lock()
 		g.silent[node] = r.Unmeasured
@@ -284,25 +289,23 @@ func (g *gather) whySilent(node string) string {
 	return g.silent[node]
 }
 
-// take waits for one of a node's slots.
-func (g *gather) take(ctx context.Context, node string) error {
+// take waits for one of a node's slots, unless the node is known to answer. The
+// caller gives back what it is given.
+func (g *gather) take(ctx context.Context, node string) (give func(), err error) {
 	g.mu.Lock()
-	slot := g.slots[node]
+	slot, alive := g.slots[node], g.alive[node]
 	if slot == nil {
 		slot = make(chan struct{}, perNode)
 		g.slots[node] = slot
 	}
 	g.mu.Unlock()
+	if alive {
+		return func() {}, nil
+	}
 	select {
 	case slot <- struct{}{}:
-		return nil
+		return func() { <-slot }, nil
 	case <-ctx.Done():
-		return errors.Join(ctx.Err(), context.Cause(ctx))
+		return nil, errors.Join(ctx.Err(), context.Cause(ctx))
 	}
-}
-
-func (g *gather) give(node string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	<-g.slots[node]
 }
