@@ -38,6 +38,7 @@ type herd struct {
 	visible   map[contract.DiskID]activity_fleet.Operation
 	leftovers []contract.Leftover
 	snapshots []string // deleted
+	retiring  map[string]bool
 	grows     []contract.GrowInput
 	shrinks   []contract.ShrinkInput
 	now, most int // moves under way
@@ -79,6 +80,7 @@ func (h *herd) fresh() {
 	activity_fleet.New(activity_fleet.Options{
 		World: h, Prices: h.prices,
 		Operations: func(context.Context) (map[contract.DiskID]activity_fleet.Operation, error) { return h.visible, nil },
+		Retiring:   func(context.Context) (map[string]bool, error) { return h.retiring, nil },
 	}).Register(h.env)
 	h.grows, h.shrinks = nil, nil
 }

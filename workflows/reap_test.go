@@ -174,3 +174,16 @@ func TestReapReportsSuspects(t *testing.T) {
 	require.Contains(t, r.Fates[0].Why, "reported only")
 	require.Contains(t, volumesOf(h, l.Disk), l.Volume)
 }
+
+// TestReapLeavesToRetireWhatItKeeps: a policy may keep retired volumes for longer
+// than Reap would.
+func TestReapLeavesToRetireWhatItKeeps(t *testing.T) {
+	h := fleetOf(t)
+	l := h.leftover(1, contract.RoleRetired, 0, "")
+	h.nodes.With(l.Disk, func(d *stubnode.Disk) { d.Retired[0] = []string{l.Volume} })
+	h.retiring = map[string]bool{l.Volume: true}
+	h.fresh()
+	r := h.reap(true)
+	require.Zero(t, r.Found)
+	require.Contains(t, volumesOf(h, l.Disk), l.Volume)
+}

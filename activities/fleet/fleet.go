@@ -48,8 +48,11 @@ type Operation struct {
 type Options struct {
 	World      World
 	Operations Operations // nil: Temporal's visibility, through the worker's client
-	Prices     plan.Prices
-	Limits     plan.Limits // zero: plan.DefaultLimits
+	// Retiring tells the volumes that a Retire workflow deletes when their grace
+	// period, which may be longer than Reap's, is over; nil: as Operations.
+	Retiring func(ctx context.Context) (map[string]bool, error)
+	Prices   plan.Prices
+	Limits   plan.Limits // zero: plan.DefaultLimits
 	// Cluster that the disks are in, for policies.
 	Cluster string
 	Metrics prometheus.Registerer // nil: none
@@ -67,6 +70,9 @@ type Activities struct {
 func New(o Options) *Activities {
 	if o.Operations == nil {
 		o.Operations = visible
+	}
+	if o.Retiring == nil {
+		o.Retiring = retiring
 	}
 	if len(o.Limits.Types) == 0 {
 		o.Limits = plan.DefaultLimits()
@@ -251,6 +257,11 @@ func (a *Activities) Leftovers(ctx context.Context, in contract.ReapInput) (flee
 	if err != nil {
 		return fleet.Leftovers{}, err
 	}
+	retiring, err := a.Retiring(ctx)
+	if err != nil {
+		return fleet.Leftovers{}, fmt.Errorf("which volumes wait to be deleted: %w", err)
+	}
+	found = slices.DeleteFunc(found, func(l contract.Leftover) bool { return l.Volume != "" && retiring[l.Volume] })
 	const most = 1000
 	out := fleet.Leftovers{Leftovers: found, More: len(found) > most}
 	out.Leftovers = found[:min(len(found), most)]

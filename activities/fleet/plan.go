@@ -3,8 +3,10 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
@@ -109,27 +111,43 @@ func locate(r *plan.Rule) error {
 // moment behind.
 func visible(ctx context.Context) (map[contract.DiskID]Operation, error) {
 	out := map[contract.DiskID]Operation{}
+	err := running(ctx, "disk/", func(id string, w *workflowpb.WorkflowExecutionInfo) {
+		op := Operation{Type: w.GetType().GetName()}
+		if p := w.GetSearchAttributes().GetIndexedFields()[contract.AttrNode]; p != nil {
+			_ = converter.GetDefaultDataConverter().FromPayload(p, &op.Node) // not known, then
+		}
+		out[contract.DiskID(id)] = op
+	})
+	return out, err
+}
+
+// retiring asks for the volumes whose own Retire workflow waits for their end.
+func retiring(ctx context.Context) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := running(ctx, contract.RetireWorkflowID(""), func(id string, _ *workflowpb.WorkflowExecutionInfo) { out[id] = true })
+	return out, err
+}
+
+// running goes through the workflows that run whose ids have a prefix.
+func running(ctx context.Context, prefix string, each func(rest string, w *workflowpb.WorkflowExecutionInfo)) error {
 	c := activity.GetClient(ctx)
 	namespace := activity.GetInfo(ctx).WorkflowNamespace
 	var page []byte
-	for {
+	for n := 0; ; {
 		res, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 			Namespace: namespace, PageSize: 1000, NextPageToken: page,
-			Query: `WorkflowId STARTS_WITH "disk/" AND ExecutionStatus = "Running"`,
+			Query: fmt.Sprintf("WorkflowId STARTS_WITH %q AND ExecutionStatus = 'Running'", prefix),
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, w := range res.GetExecutions() {
-			op := Operation{Type: w.GetType().GetName()}
-			if p := w.GetSearchAttributes().GetIndexedFields()[contract.AttrNode]; p != nil {
-				_ = converter.GetDefaultDataConverter().FromPayload(p, &op.Node) // not known, then
-			}
-			out[contract.DiskID(w.GetExecution().GetWorkflowId()[len("disk/"):])] = op
+			each(strings.TrimPrefix(w.GetExecution().GetWorkflowId(), prefix), w)
 		}
 		if page = res.GetNextPageToken(); len(page) == 0 {
-			return out, nil
+			return nil
 		}
-		activity.RecordHeartbeat(ctx, len(out))
+		n += len(res.GetExecutions())
+		activity.RecordHeartbeat(ctx, n)
 	}
 }
