@@ -154,6 +154,7 @@ func TestTopOnce(t *testing.T) {
 	} {
 		require.Contains(t, page, want)
 	}
+	require.NotContains(t, page, "dead", "more disks than were asked for")
 	out.Reset()
 	a.output = ui.JSONFormat
 	require.NoError(t, a.runTop(t.Context(), newTopFleet(), topOptions{rows: 3, sort: "used"}))
