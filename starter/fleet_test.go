@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +17,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -39,13 +43,15 @@ type herd struct {
 	leftovers []contract.Leftover
 }
 
-// startHerd serves a namespace of a server with a herd of its own.
-func startHerd(t *testing.T, address, namespace string) *herd {
-	c, err := client.Dial(client.Options{HostPort: address, Namespace: namespace, Logger: quiet{}})
-	require.NoError(t, err)
-	t.Cleanup(c.Close)
+func newHerd() *herd {
 	h := &herd{disks: map[contract.DiskID]contract.DiskFacts{}}
 	h.nodes = stubnode.New(h)
+	return h
+}
+
+// smallHerd is the fleet of the stories.
+func smallHerd() *herd {
+	h := newHerd()
 	h.add(1, "prod/ledger", nodeA, 100, 97)
 	h.add(2, "prod/search", nodeA, 500, 120)
 	h.add(3, "dev/home", nodeB, 400, 60)
@@ -61,7 +67,14 @@ func startHerd(t *testing.T, address, namespace string) *herd {
 			Since: time.Now().Add(-9 * time.Hour), Reason: "two backings say that they are generation 1", Suspect: true,
 		},
 	}
+	return h
+}
 
+// serve runs the workers of a herd in a namespace of a server.
+func (h *herd) serve(t *testing.T, address, namespace string) {
+	c, err := client.Dial(client.Options{HostPort: address, Namespace: namespace, Logger: quiet{}})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
 	w := worker.New(c, contract.ControlQueue, worker.Options{})
 	for name, fn := range map[string]any{
 		contract.RightsizeWorkflow: workflows.Rightsize, contract.RightsizeShardWorkflow: workflows.RightsizeShard,
@@ -82,13 +95,14 @@ func startHerd(t *testing.T, address, namespace string) *herd {
 	w.RegisterActivityWithOptions(h.resize, activity.RegisterOptions{Name: "resize"})
 	require.NoError(t, w.Start())
 	t.Cleanup(w.Stop)
-	for _, n := range []string{nodeA, nodeB} {
-		node := worker.New(c, contract.NodeQueue(n), worker.Options{})
+	census, err := h.Census(t.Context())
+	require.NoError(t, err)
+	for _, n := range census.Nodes {
+		node := worker.New(c, contract.NodeQueue(n.Node), worker.Options{})
 		h.nodes.Register(node)
 		require.NoError(t, node.Start())
 		t.Cleanup(node.Stop)
 	}
-	return h
 }
 
 func id(n int) contract.DiskID { return contract.DiskID(fmt.Sprintf("d-%017x", n)) }
@@ -216,6 +230,65 @@ func (h *herd) Leftovers(context.Context, time.Duration, time.Duration, time.Dur
 
 // DeleteSnapshot implements the fleet activities' World.
 func (h *herd) DeleteSnapshot(context.Context, contract.DiskID, string) error { return nil }
+
+// TestPlanOfManyDisks reads what a run decided about 600 disks back from its
+// histories; with EBB_TEST_FULL about 10,000.
+func TestPlanOfManyDisks(t *testing.T) {
+	nodes, each := 2, 300
+	if os.Getenv("EBB_TEST_FULL") != "" {
+		nodes, each = 25, 400
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
+		ExistingPath: temporalBinary(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = server.Stop() })
+	address := server.FrontendHostPort()
+	h := newHerd()
+	for n := range nodes * each {
+		h.add(n, fmt.Sprintf("ns%d/data-%d", n%7, n), fmt.Sprintf("i-%017x", n%nodes), 500, int64(50+n%400))
+	}
+	ebb := func(args ...string) []byte {
+		var out, talk bytes.Buffer
+		began := time.Now()
+		require.Zero(t, run(ctx, &out, &talk, append([]string{"--address", address}, args...)...), "%s", &talk)
+		t.Logf("ebb %s: %s, %d KiB; %s", strings.Join(args, " "), time.Since(began).Round(time.Millisecond), out.Len()>>10, talk.String())
+		return out.Bytes()
+	}
+	ebb("setup")
+	h.serve(t, address, "default")
+	ebb("schedule", "apply", "--every", "12h", "--no-fleet-check")
+	ebb("schedule", "run", "--watch", "-o", "json")
+	var v struct {
+		All       int
+		Missing   int
+		Decisions []struct {
+			Name    string
+			Reasons []string
+		}
+	}
+	require.NoError(t, json.Unmarshal(ebb("plan", "--limit", "0", "-o", "json"), &v))
+	require.Equal(t, nodes*each, v.All)
+	require.Zero(t, v.Missing)
+	require.Len(t, v.Decisions, v.All)
+	names := map[string]bool{}
+	for _, d := range v.Decisions {
+		require.NotEmpty(t, d.Reasons)
+		names[d.Name] = true
+	}
+	require.Len(t, names, v.All)
+	require.Contains(t, string(ebb("plan", "ns3/data-10")), "mode       observe")
+	// By name: 10,000 disks are more than one answer holds.
+	var m struct{ Selected int }
+	require.NoError(t, json.Unmarshal(ebb("mode", "recommend", "namespace=ns3", "-o", "json"), &m))
+	require.InDelta(t, nodes*each/7, m.Selected, 1)
+	ebb("mode", "enforce", "disk=ns3/data-10", "-o", "json")
+	ebb("schedule", "run", "--watch", "-o", "json")
+	ebb("proposals", "-o", "json")
+	ebb("reject", "ns3/data-17", "--dry-run")
+}
 
 // editsAtTheSameTime: of changes to a schedule that come together none is lost, the
 // emergency stop least of all.

@@ -67,7 +67,7 @@ func TestStories(t *testing.T) {
 	for _, namespace := range []string{"fleet", "herd"} {
 		code := cmd.Main(ctx, "test", []string{"setup", "--address", address, "--namespace", namespace}, ui.Streams{Out: &out, Err: &talk})
 		require.Zero(t, code, "setup: %s", talk.String())
-		startHerd(t, address, namespace)
+		smallHerd().serve(t, address, namespace)
 	}
 
 	w := newWorld()

@@ -201,7 +201,7 @@ func modeTable(w io.Writer, v modeView, names named) error {
 	}
 	rows := make([][]string, 0, len(v.Switches))
 	for _, s := range v.Switches {
-		who := everyDisk(s)
+		who := everyDisk(selectorWords(s))
 		if d := names[contract.DiskID(s.Disk)]; d.Name != "" {
 			who += " (" + d.Name + ")"
 		}
@@ -210,17 +210,17 @@ func modeTable(w io.Writer, v modeView, names named) error {
 	return ui.Table(w, []string{"SWITCH", "FOR"}, rows)
 }
 
-func everyDisk(s contract.Switch) string {
-	if w := selectorWords(s); w != "" {
-		return w
+func everyDisk(selector string) string {
+	if selector == "" {
+		return "every disk"
 	}
-	return "every disk"
+	return selector
 }
 
 // modeChange is the data of ebb mode MODE.
 type modeChange struct {
 	Mode     string            `json:"mode"`
-	For      contract.Switch   `json:"for"`
+	For      string            `json:"for"` // the selector; empty: every disk
 	Changed  bool              `json:"changed"`
 	Before   []contract.Switch `json:"before"`
 	Switches []contract.Switch `json:"switches"`
@@ -250,7 +250,7 @@ func (a *app) runMode(ctx context.Context, mode string, args []string, o modeOpt
 				out.Selected, note = a.selected(ctx, c, sw, in.Policy)
 			}
 		}
-		if out.For = sw; !remove {
+		if out.For = selectorWords(sw); !remove {
 			sw.Mode = contract.Mode(mode)
 		}
 		e, err := c.EditRightsize(ctx, control.EditOptions{DryRun: o.dryRun}, func(t *control.Timed[contract.RightsizeInput]) error {
@@ -309,13 +309,14 @@ func (a *app) selected(ctx context.Context, c *control.Client, s contract.Switch
 	if err != nil && s.Rule != "" {
 		return nil, "the schedule's policy cannot be read here: that something is selected was not checked"
 	}
-	reports, err := c.Inspect(ctx, contract.InspectInput{FactsOnly: true})
+	fleet, err := c.Fleet(ctx)
 	if err != nil {
 		return nil, "that something is selected was not checked: " + err.Error()
 	}
+	a.sayAge(fleet)
 	n := 0
-	for _, r := range reports {
-		if selects(s, plan.FactsOf(r), p) {
+	for _, f := range fleet.Disks {
+		if selects(s, f, p) {
 			n++
 		}
 	}
@@ -362,7 +363,7 @@ func modeChangeTable(w io.Writer, m modeChange) error {
 	if m.Selected != nil {
 		what += "; selects " + count(*m.Selected, "disk") + " now"
 	}
-	if n := len(m.Before); all(m.For) && m.Changed && n > 0 {
+	if n := len(m.Before); m.For == "" && m.Changed && n > 0 {
 		what += fmt.Sprintf("; the earlier switches (%d) %s", n, gone)
 	}
 	_, err := fmt.Fprintln(w, ui.Clean(what))
@@ -375,7 +376,7 @@ func (a *app) modeTalk(m modeChange, note string, s control.Schedule) {
 		a.streams.Say("note: %s", ui.Clean(note))
 	}
 	if m.Selected != nil && *m.Selected == 0 {
-		a.streams.Say("note: no disk is selected by %s today; check for a typo", ui.Clean(selectorWords(m.For)))
+		a.streams.Say("note: no disk is selected by %s today; check for a typo", ui.Clean(m.For))
 	}
 	if m.DryRun {
 		return

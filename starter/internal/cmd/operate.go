@@ -179,9 +179,9 @@ func (a *app) completeDisk(c *cobra.Command, args []string, _ string) ([]cobra.C
 	defer cancel()
 	var out []cobra.Completion
 	_ = a.withClient(ctx, func(cl *control.Client) error {
-		reports, err := cl.Inspect(ctx, contract.InspectInput{FactsOnly: true})
-		for _, r := range reports {
-			d := control.Disk{ID: r.Facts.Disk, Name: r.Facts.Name}
+		fleet, err := cl.Fleet(ctx)
+		for _, f := range fleet.Disks {
+			d := control.Disk{ID: f.Disk, Name: f.Name}
 			out = append(out, cobra.CompletionWithDesc(d.Ref(), string(d.ID)))
 		}
 		return err

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/internal/policy"
 	"github.com/ebb-storage/ebb/starter/internal/control"
@@ -116,11 +115,17 @@ func count(n int, what string) string {
 func (a *app) fleetFacts(ctx context.Context) ([]plan.Facts, error) {
 	var out []plan.Facts
 	err := a.withClient(ctx, func(c *control.Client) error {
-		reports, err := c.Inspect(ctx, contract.InspectInput{FactsOnly: true})
-		for _, r := range reports {
-			out = append(out, plan.FactsOf(r))
-		}
+		fleet, err := c.Fleet(ctx)
+		a.sayAge(fleet)
+		out = fleet.Disks
 		return err
 	})
 	return out, err
+}
+
+// sayAge says of which time a fleet is that could not be listed now.
+func (a *app) sayAge(f control.Fleet) {
+	if !f.At.IsZero() {
+		a.streams.Say("note: there are too many disks to list them at once; these are as the run of %s saw them", clock(f.At))
+	}
 }

@@ -103,9 +103,9 @@ type named map[contract.DiskID]control.Disk
 // diskNames knows what disks are called. Where it cannot be told ids must do.
 func diskNames(ctx context.Context, c *control.Client) named {
 	out := named{}
-	if reports, err := c.Inspect(ctx, contract.InspectInput{FactsOnly: true}); err == nil {
-		for _, r := range reports {
-			out[r.Facts.Disk] = control.Disk{ID: r.Facts.Disk, Name: r.Facts.Name}
+	if fleet, err := c.Fleet(ctx); err == nil {
+		for _, f := range fleet.Disks {
+			out[f.Disk] = control.Disk{ID: f.Disk, Name: f.Name}
 		}
 	}
 	return out

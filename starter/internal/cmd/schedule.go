@@ -222,7 +222,11 @@ func (a *app) watchRun(ctx context.Context, c *control.Client, title string, e c
 	}, out)
 	w.Close()
 	if errors.Is(err, context.Canceled) {
-		return exit.New(exit.Detached, "Detached. The run %s goes on.\n  see its end: ebb schedule list", e.WorkflowID)
+		see := "ebb schedule list"
+		if strings.Contains(e.WorkflowID, "/") { // asked for by hand
+			see = "temporal workflow result --workflow-id " + e.WorkflowID
+		}
+		return exit.New(exit.Detached, "Detached. The run %s goes on.\n  see its end: %s", e.WorkflowID, see)
 	}
 	return err
 }

@@ -35,6 +35,7 @@ type Decided struct {
 	Run       FleetRun
 	Decisions []plan.Decision
 	Disks     map[contract.DiskID]Disk // names and nodes as the run knew them
+	Facts     []plan.Facts             // of the same disks, before they were measured
 	// Missing counts the parts of the fleet whose decisions are not there: they are
 	// still looked at, or could not be.
 	Missing int
@@ -43,36 +44,45 @@ type Decided struct {
 // LastRightsize finds the newest run of Rightsize, running or not; exit.NotFound
 // when there is none.
 func (c *Client) LastRightsize(ctx context.Context) (Execution, error) {
+	all, err := c.rightsizes(ctx)
+	if err == nil && len(all) == 0 {
+		err = exit.New(exit.NotFound, "there was no run of Rightsize yet").
+			WithNext("ebb schedule run --watch; without a schedule: ebb schedule apply")
+	}
+	if err != nil {
+		return Execution{}, err
+	}
+	return all[0], nil
+}
+
+// rightsizes are the last runs of Rightsize, the newest first, but for those that
+// only answered a question.
+func (c *Client) rightsizes(ctx context.Context) ([]Execution, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	var last Execution
-	take := func(e Execution) {
-		if e.At.After(last.At) && !strings.HasPrefix(e.WorkflowID, WhatIfPrefix) {
-			last = e
-		}
-	}
 	// The schedule knows its runs at once, visibility those of others, too.
 	s, err := c.DescribeSchedule(ctx, contract.RightsizeSchedule)
 	if err != nil && exit.CodeOf(err) != exit.NotFound {
-		return last, err
+		return nil, err
 	}
-	for _, e := range s.Recent {
-		take(e)
-	}
+	all := s.Recent
 	res, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace: c.namespace, PageSize: 50, Query: `WorkflowType = "` + contract.RightsizeWorkflow + `"`,
 	})
 	if err != nil {
-		return last, c.callError("list the runs of Rightsize", err)
+		return nil, c.callError("list the runs of Rightsize", err)
 	}
 	for _, info := range res.GetExecutions() {
-		take(Execution{info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId(), info.GetStartTime().AsTime()})
+		all = append(all, Execution{info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId(), info.GetStartTime().AsTime()})
 	}
-	if last.RunID == "" {
-		return last, exit.New(exit.NotFound, "there was no run of Rightsize yet").
-			WithNext("ebb schedule run --watch; without a schedule: ebb schedule apply")
-	}
-	return last, nil
+	seen := map[string]bool{}
+	all = slices.DeleteFunc(all, func(e Execution) bool {
+		again := seen[e.RunID]
+		seen[e.RunID] = true
+		return again || strings.HasPrefix(e.WorkflowID, WhatIfPrefix)
+	})
+	slices.SortStableFunc(all, func(x, y Execution) int { return y.At.Compare(x.At) })
+	return all, nil
 }
 
 // Decided reads what a run decided.
@@ -106,6 +116,7 @@ func (c *Client) Decided(ctx context.Context, e Execution) (Decided, error) {
 		}
 		for _, x := range p.inventory.Disks {
 			out.Disks[x.Facts.Disk] = Disk{ID: x.Facts.Disk, Name: x.Facts.Name, Node: x.Facts.Node}
+			out.Facts = append(out.Facts, x.Facts)
 		}
 		if p.planned {
 			out.Decisions = append(out.Decisions, p.plan.Decisions...)

@@ -135,7 +135,7 @@ func (c *Client) Resolve(ctx context.Context, ref string) (Disk, error) {
 	if err := checkRef(ref); err != nil {
 		return Disk{}, err
 	}
-	reports, err := c.Inspect(ctx, contract.InspectInput{FactsOnly: true})
+	fleet, err := c.Fleet(ctx)
 	if err != nil {
 		return Disk{}, err
 	}
@@ -145,8 +145,8 @@ func (c *Client) Resolve(ctx context.Context, ref string) (Disk, error) {
 		return Disk{}, err
 	}
 	known := disks(running)
-	for _, r := range reports {
-		known = append(known, Disk{ID: r.Facts.Disk, Name: r.Facts.Name, Node: r.Facts.Node()})
+	for _, f := range fleet.Disks {
+		known = append(known, Disk{ID: f.Disk, Name: f.Name, Node: f.Node})
 	}
 	d, ok, err := match(ref, known)
 	if err == nil && !ok {

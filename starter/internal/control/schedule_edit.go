@@ -136,7 +136,7 @@ func writeSchedule[In any](ctx context.Context, c *Client, id string, d *workflo
 		}
 		return c.callError("create the schedule "+id, err)
 	}
-	s := proto.Clone(d.GetSchedule()).(*schedulepb.Schedule)
+	s := proto.CloneOf(d.GetSchedule())
 	set(s, t.Every, t.Jitter, input)
 	_, err = patient(ctx, func() (*workflowservice.UpdateScheduleResponse, error) {
 		return svc.UpdateSchedule(ctx, &workflowservice.UpdateScheduleRequest{
