@@ -150,9 +150,9 @@ func TestDecisionsInWords(t *testing.T) {
 			func(x *in) { x.f = disk(1000, 100, 99); x.f.Modified = hoursAgo(3, 9, 15, 20); x.f.Full = true },
 			plan.Append, plan.Append, "", 1002, "", "",
 		},
-		"shrink after three growths": {
-			func(x *in) { x.f.Modified = hoursAgo(3, 9, 20) },
-			plan.None, plan.Shrink, plan.WhyModifications, 376, "3 of the 4 modifications of a day are spent", "",
+		"shrink after four growths": {
+			func(x *in) { x.f.Modified = hoursAgo(3, 9, 20, 22) },
+			plan.None, plan.Shrink, plan.WhyModifications, 376, "4 of the 4 modifications of a day are spent", "",
 		},
 		"shrink after two growths, looking back an hour": {
 			func(x *in) { x.f.Modified = hoursAgo(3, 9); x.r.LookBack = time.Hour; x.f.DayPeakBytes = 400 * gib },

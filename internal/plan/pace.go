@@ -108,10 +108,10 @@ func (c *weighing) dayPeak() (int64, bool) {
 	return max(c.f.DayPeakBytes, c.h.PeakUsedBytes), c.f.DayPeakBytes > 0
 }
 
-// holdSpent keeps a disk that was modified often in the last day from being made
-// smaller: it would soon have to grow again.
+// holdSpent keeps a disk that cannot grow again before a modification is free from
+// being made smaller, and one that was modified often in a day that is not known.
 func (c *weighing) holdSpent() time.Time {
-	allowed := c.l.DiskModifications - c.l.Reserve
+	allowed := c.l.DiskModifications
 	if _, known := c.dayPeak(); !known {
 		allowed = min(allowed, often)
 	}

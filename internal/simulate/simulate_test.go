@@ -110,7 +110,13 @@ func TestGapInHeadroomIsRefilledByAppendWhileEBSIsBusy(t *testing.T) {
 	require.Positive(t, res.Report.Totals.Appends)
 	require.Zero(t, res.EBSRefused)
 	require.True(t, slices.ContainsFunc(ops, func(o report.Operation) bool { return o.What == "fold" }), "the volumes become one again")
-	require.LessOrEqual(t, res.Report.Totals.MaxModificationsPerDay, 4)
+	growths := 0
+	for _, op := range ops {
+		if op.What == "grow" || op.What == "append" {
+			growths++
+		}
+	}
+	require.Equal(t, growths, res.Report.Totals.MaxModificationsPerDay, "appended volumes count")
 }
 
 func TestExpandedDisk(t *testing.T) {
@@ -285,7 +291,7 @@ func TestMoveIsGivenUpBeforeItLacksTheHeadroom(t *testing.T) {
 	d := disk("a", 1000, [2]float64{0, 250}, [2]float64{3, 250}, [2]float64{4, 264}, [2]float64{96, 264})
 	_, ops := run(t, options(t, trace.Of(d)))
 	require.Equal(t, []string{"abort", "shrink"}, []string{ops[0].What, ops[1].What})
-	require.Less(t, ops[0].UsedBytes, int64(ops[0].ToGiB)*trace.GiB-int64(5)*trace.GiB)
+	require.Less(t, ops[0].UsedBytes, int64(ops[0].ToGiB)*trace.GiB-5*trace.GiB)
 }
 
 // What docs/simulate.md says of a fleet holds, with some room, for a small one.
