@@ -14,6 +14,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
+	"github.com/ebb-storage/ebb/starter/internal/fleet"
 	"github.com/ebb-storage/ebb/starter/internal/size"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
@@ -32,7 +33,9 @@ const (
 	// activity on a node.
 	manyDisks = 500
 	manyEvery = time.Minute
-	leastTop  = time.Second
+	// largeEvery is for fleets that are asked node by node.
+	largeEvery = 5 * time.Minute
+	leastTop   = time.Second
 )
 
 func (a *app) newTop() *cobra.Command {
@@ -47,8 +50,8 @@ wait), full within an hour at the present rate, at their ceiling and nearly full
 measured. q or Ctrl-C ends it.
 
 With --once, with -o json or yaml, or where no terminal is, it prints one page and
-ends. Fleets of more than 500 disks are measured once a minute at most; the page says
-how old its figures are. Operations are looked at every time.`,
+ends. Fleets of more than 500 disks are measured once a minute at most, those of
+more than 2,000 every five minutes, node by node; the page says how old its figures are. Operations are looked at every time.`,
 		Example: "  ebb top\n  ebb top --once --sort fill -n 5\n  ebb top -o json | jq .totals",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -92,7 +95,7 @@ func (a *app) runTop(ctx context.Context, src topSource, o topOptions) error {
 
 // topOnce prints one page.
 func (a *app) topOnce(ctx context.Context, src topSource, o topOptions) error {
-	reports, err := src.Inspect(ctx, contract.InspectInput{Node: o.node})
+	reports, err := (&fleet.Reader{Source: src}).Measured(ctx, o.node)
 	if err != nil {
 		return err
 	}
@@ -186,14 +189,18 @@ func (a *app) topLive(ctx context.Context, src topSource, o topOptions, s *scree
 
 // askDisks measures the fleet, again and again; one measurement at a time.
 func (a *app) askDisks(ctx context.Context, src topSource, o topOptions, tell func(topUpdate)) {
+	reader := fleet.Reader{Source: src}
 	for {
 		began := time.Now()
-		reports, err := src.Inspect(ctx, contract.InspectInput{Node: o.node})
+		reports, err := reader.Measured(ctx, o.node)
 		if ctx.Err() != nil {
 			return
 		}
 		every := time.Duration(o.every)
-		if len(reports) > manyDisks {
+		switch {
+		case reader.Large():
+			every = max(every, largeEvery)
+		case len(reports) > manyDisks:
 			every = max(every, manyEvery)
 		}
 		if err != nil {

@@ -11,11 +11,12 @@ import (
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/starter/internal/control"
+	"github.com/ebb-storage/ebb/starter/internal/fleet"
 )
 
 // topSource is what top asks; control.Client is one.
 type topSource interface {
-	Inspect(ctx context.Context, in contract.InspectInput) ([]contract.DiskReport, error)
+	fleet.Lister
 	AllRunning(ctx context.Context) (map[contract.DiskID]control.Running, error)
 	Look(ctx context.Context, r control.Running) (control.Snapshot, bool, error)
 }

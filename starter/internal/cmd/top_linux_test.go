@@ -39,6 +39,8 @@ func (f *topFleet) Inspect(context.Context, contract.InspectInput) ([]contract.D
 	return f.reports, f.err
 }
 
+func (f *topFleet) Nodes(context.Context) ([]string, error) { return nil, nil }
+
 func (f *topFleet) AllRunning(context.Context) (map[contract.DiskID]control.Running, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -24,7 +24,7 @@ import (
 
 // Source is what is asked; control.Client is one.
 type Source interface {
-	Inspect(ctx context.Context, in contract.InspectInput) ([]contract.DiskReport, error)
+	Lister
 	Past(ctx context.Context, since time.Time) (*control.Past, error)
 }
 
@@ -52,7 +52,7 @@ const graceBefore = 8 * 24 * time.Hour
 // told how many disks have been asked of how many.
 func Gather(ctx context.Context, src Source, sel Selection, since, now time.Time, step func(done, all int)) (ledger.Input, error) {
 	in := ledger.Input{From: since, To: now, Scope: report.Scope{Namespace: sel.Namespace, Node: sel.Node}}
-	all, err := src.Inspect(ctx, contract.InspectInput{Node: sel.Node, FactsOnly: true})
+	all, _, err := list(ctx, src, contract.InspectInput{Node: sel.Node, FactsOnly: true})
 	if err != nil {
 		return in, err
 	}

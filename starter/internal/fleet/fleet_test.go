@@ -2,7 +2,10 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +30,8 @@ type answers struct {
 	dead  map[string]bool
 	past  control.Past
 	err   error // of a question about one disk
+	large bool  // all at once do not fit an answer
+	nodes []string
 
 	mu               sync.Mutex
 	asked            map[contract.DiskID]int
@@ -43,8 +48,13 @@ func (a *answers) facts(node string, i int) contract.DiskFacts {
 	}}}
 }
 
+func (a *answers) Nodes(context.Context) ([]string, error) { return a.nodes, nil }
+
 func (a *answers) Inspect(ctx context.Context, in contract.InspectInput) ([]contract.DiskReport, error) {
 	if in.FactsOnly {
+		if a.large && in.Node == "" {
+			return nil, errors.New("inspect: the result exceeds size limit")
+		}
 		var out []contract.DiskReport
 		for node, n := range a.disks {
 			for i := range n {
@@ -229,4 +239,68 @@ func TestFailures(t *testing.T) {
 	require.Eventually(t, func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.at > 0 }, 10*time.Second, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
+// A fleet that does not fit one answer is asked node by node.
+func TestLargeFleet(t *testing.T) {
+	a := newAnswers(map[string]int{"i-1": 4, "i-2": 2, "i-3": 1})
+	a.large = true
+	_, err := Gather(t.Context(), a, Selection{}, now.Add(-time.Hour), now, nil)
+	require.ErrorContains(t, err, "no run of Rightsize tells their nodes")
+	var coded *exit.Error
+	require.ErrorAs(t, err, &coded)
+	require.Contains(t, coded.Next, "--node")
+	a.nodes = []string{"i-1", "i-2", "i-3", "i-4"} // the last has none any more
+	require.Len(t, gatherAll(t, a, Selection{}).Disks, 7)
+	all, nodes, err := list(t.Context(), a, contract.InspectInput{FactsOnly: true})
+	require.NoError(t, err)
+	require.Equal(t, a.nodes, nodes)
+	require.True(t, slices.IsSortedFunc(all, func(x, y contract.DiskReport) int { return strings.Compare(string(x.Facts.Disk), string(y.Facts.Disk)) }))
+}
+
+// counted is a fleet that counts what it is asked.
+type counted struct {
+	*answers
+	facts, one, all int
+}
+
+func (c *counted) Inspect(_ context.Context, in contract.InspectInput) ([]contract.DiskReport, error) {
+	switch {
+	case in.FactsOnly:
+		c.facts++
+	case in.Node != "":
+		c.mu.Lock()
+		c.one++
+		c.mu.Unlock()
+	default:
+		c.all++
+	}
+	in.FactsOnly = true
+	return c.answers.Inspect(context.Background(), in)
+}
+
+func TestReader(t *testing.T) {
+	// A small fleet: one question each time, after the first.
+	c := &counted{answers: newAnswers(map[string]int{"i-1": 20, "i-2": 20})}
+	r := Reader{Source: c}
+	for range 3 {
+		all, err := r.Measured(t.Context(), "")
+		require.NoError(t, err)
+		require.Len(t, all, 40)
+		require.False(t, r.Large())
+	}
+	require.Equal(t, []int{1, 0, 3}, []int{c.facts, c.one, c.all})
+	// It grows: the next time it is asked node by node.
+	c.disks["i-3"] = measuredAtOnce
+	_, err := r.Measured(t.Context(), "")
+	require.NoError(t, err)
+	all, err := r.Measured(t.Context(), "")
+	require.NoError(t, err)
+	require.Len(t, all, measuredAtOnce+40)
+	require.True(t, r.Large())
+	require.Equal(t, []int{2, 3, 4}, []int{c.facts, c.one, c.all})
+	// One node is always one question.
+	all, err = r.Measured(t.Context(), "i-1")
+	require.NoError(t, err)
+	require.Len(t, all, 20)
 }
