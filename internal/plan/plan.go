@@ -128,10 +128,17 @@ func ShrinkTarget(u Usage, p Policy, floorGiB, copyBytes, toGiB int64, other boo
 		copyBytes = u.UsedBytes + u.UsedBytes/10
 	}
 	copyBytes = min(max(copyBytes, u.UsedBytes), max(u.SizeBytes, u.UsedBytes))
-	// Room for the copy as it lands, at most 95% full, and for what is used at
+	// Room for the copy as it lands, at most 98% full, and for what is used at
 	// the wanted utilization.
-	need := max(int64(float64(u.UsedBytes)/p.Utilization), int64(float64(copyBytes)/0.95)) + u.OverheadBytes
+	room := max(int64(float64(u.UsedBytes)/p.Utilization), int64(float64(copyBytes)/landed))
+	need := room + u.OverheadBytes
 	least := max(CeilGiB(need), floorGiB)
+	if toGiB != 0 {
+		// A size that was worked out already: the new backing has less overhead than
+		// a large old one, and needs no more than the whole disk.
+		need = min(fitting(min(room, max(u.SizeBytes, u.UsedBytes)))*contract.GiB, need)
+		least = max(CeilGiB(need), floorGiB)
+	}
 	reason := fmt.Sprintf("%s used and %s of overhead at %.0f%% utilization: %d GiB", Bytes(u.UsedBytes), Bytes(u.OverheadBytes), p.Utilization*100, least)
 	if CeilGiB(need) < floorGiB {
 		reason = fmt.Sprintf("%d GiB is the least volume of its type that keeps the performance", floorGiB)

@@ -249,6 +249,22 @@ func TestNeverMoreModificationsThanEBSAllows(t *testing.T) {
 	})
 }
 
+// TestTheWorkflowTakesTheSizeDecidedOn: what ShrinkTarget, which guards the workflow,
+// calls too small is nothing that Decide asks for.
+func TestTheWorkflowTakesTheSizeDecidedOn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := draw(t)
+		d := in.decide(now)
+		if d.Action != plan.Shrink || d.Stripes > 1 || d.GiB >= d.FromGiB {
+			return
+		}
+		u := plan.Usage{SizeBytes: in.f.SizeBytes, BackingBytes: in.f.BackingGiB() * gib, OverheadBytes: in.f.OverheadBytes, UsedBytes: in.f.UsedBytes}
+		got, err := plan.ShrinkTarget(u, plan.Policy{Utilization: 0.95}, 1, u.UsedBytes+u.UsedBytes/20, d.GiB, false)
+		require.NoError(t, err, d.Reasons)
+		require.Equal(t, d.GiB, got.GiB)
+	})
+}
+
 // TestTheLastGrowthOfADaySuffices: however fast a disk is filled, once the last of
 // its modifications is spent it has room until another is free.
 func TestTheLastGrowthOfADaySuffices(t *testing.T) {
