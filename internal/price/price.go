@@ -5,6 +5,7 @@ package price
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,7 @@ const DefaultRegion = "us-east-1"
 
 // Book is the prices of several regions as of a day.
 type Book struct {
-	Date    string           `json:"date"` // when it was entered or read, 2006-01-02
+	Date    string           `json:"date"` // when it was entered or published, 2006-01-02; the oldest, when regions have their own
 	Source  string           `json:"source"`
 	Regions map[string]Table `json:"regions"`
 }
@@ -71,6 +72,9 @@ func (b Book) validate() error {
 	}
 	for _, region := range slices.Sorted(maps.Keys(b.Regions)) {
 		t := b.Regions[region]
+		if _, err := time.Parse(time.DateOnly, t.Date); err != nil && t.Date != "" {
+			errs = append(errs, fmt.Errorf("%s: date %q: want a day such as 2026-01-31", region, t.Date))
+		}
 		if _, ok := t.Types["gp3"]; !ok {
 			errs = append(errs, fmt.Errorf("%s: no price for gp3", region))
 		}
@@ -110,13 +114,17 @@ func (b Book) JSON() ([]byte, error) {
 }
 
 // In is a region's prices, and whether the region is listed: if not, they are
-// DefaultRegion's.
+// DefaultRegion's, of the built-in list when this one does not have that either.
+// Their date and source are the region's own, else the book's.
 func (b Book) In(region string) (Table, bool) {
 	t, ok := b.Regions[region]
 	if !ok {
+		if _, listed := b.Regions[DefaultRegion]; !listed {
+			b = BuiltIn()
+		}
 		region = DefaultRegion
 		t = b.Regions[region]
 	}
-	t.Region, t.Date, t.Source = region, b.Date, b.Source
+	t.Region, t.Date, t.Source = region, cmp.Or(t.Date, b.Date), cmp.Or(t.Source, b.Source)
 	return t, ok
 }

@@ -50,6 +50,33 @@ func TestUnknownRegionIsSaid(t *testing.T) {
 	require.Equal(t, price.DefaultRegion, p.Region)
 }
 
+// A list of other regions alone must not make everything cost nothing.
+func TestUnknownRegionHasPricesAllTheSame(t *testing.T) {
+	b := price.BuiltIn()
+	b.Regions = map[string]price.Table{"eu-west-1": b.Regions["us-west-2"]}
+	p, ok := b.In("mars-north-1")
+	require.False(t, ok)
+	require.Equal(t, price.DefaultRegion, p.Region)
+	require.Positive(t, p.Types["gp3"].GiB)
+}
+
+func TestRegionHasADateOfItsOwn(t *testing.T) {
+	b := price.BuiltIn()
+	own := b.Regions["us-west-2"]
+	own.Date, own.Source = "2026-10-01", "elsewhere"
+	b.Regions["us-west-2"] = own
+	p, _ := b.In("us-west-2")
+	require.Equal(t, []string{"2026-10-01", "elsewhere"}, []string{p.Date, p.Source})
+	p, _ = b.In("us-east-1")
+	require.Equal(t, []string{b.Date, b.Source}, []string{p.Date, p.Source})
+	own.Date = "soon"
+	b.Regions["us-west-2"] = own
+	data, err := b.JSON()
+	require.NoError(t, err)
+	_, err = price.Load(data)
+	require.ErrorContains(t, err, `us-west-2: date "soon": want a day`)
+}
+
 func TestBookSurvivesJSON(t *testing.T) {
 	b := price.BuiltIn()
 	data, err := b.JSON()
