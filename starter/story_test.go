@@ -96,6 +96,7 @@ func TestStories(t *testing.T) {
 				env.Setenv("HOME", env.WorkDir)
 				env.Setenv("TZ", "UTC")
 				env.Setenv("NODE_A", nodeA)
+				env.Setenv("TEMPORAL", temporalBinary(t))
 				env.Setenv("NODE_DEAD", nodeDead)
 				env.Setenv("NODE_ELSEWHERE", nodeElsewhere)
 				return nil

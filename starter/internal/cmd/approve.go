@@ -91,6 +91,10 @@ func (a *app) runAnswer(ctx context.Context, refs []string, o answerOptions) err
 				continue
 			}
 			p := &out.Proposals[i]
+			if ctx.Err() != nil { // Ctrl-C: what was answered stands
+				p.Problem, failed = "interrupted", ctx.Err()
+				continue
+			}
 			is, err := c.AnswerProposal(ctx, control.Disk{ID: p.Disk, Name: p.Name}, o.update, fleet.Answer{By: c.Who(), Note: o.note})
 			if err != nil {
 				p.Problem, failed = err.Error(), err
