@@ -27,7 +27,7 @@ func TestReferenceIsUpToDate(t *testing.T) {
 // something a dry run.
 func TestCommandsAreComplete(t *testing.T) {
 	a := &app{output: ui.TableFormat}
-	reads := map[string]bool{"ebb disk list": true, "ebb disk show": true, "ebb disk history": true, "ebb watch": true, "ebb preflight": true, "ebb policy lint": true, "ebb policy explain": true, "ebb policy schema": true, "ebb report": true, "ebb top": true, "ebb schedule list": true, "ebb plan": true, "ebb proposals": true, "ebb simulate": true, "ebb version": true}
+	reads := map[string]bool{"ebb disk list": true, "ebb disk show": true, "ebb disk history": true, "ebb watch": true, "ebb preflight": true, "ebb policy lint": true, "ebb policy explain": true, "ebb policy schema": true, "ebb report": true, "ebb top": true, "ebb schedule list": true, "ebb plan": true, "ebb price show": true, "ebb proposals": true, "ebb simulate": true, "ebb version": true}
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
 		for _, sub := range c.Commands() {
