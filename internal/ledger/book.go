@@ -17,6 +17,8 @@ type book struct {
 	hours []hour
 	out   *report.Account
 
+	expansions map[contract.DiskID]time.Time // the last of each disk
+
 	disks  map[contract.DiskID]*entry
 	order  []*entry
 	spaces map[string]*group
@@ -83,6 +85,12 @@ func newBook(in Input) *book {
 	slices.SortStableFunc(b.in.Operations, func(x, y Operation) int {
 		return cmp.Or(x.Began.Compare(y.Began), cmp.Compare(x.Disk, y.Disk))
 	})
+	b.expansions = map[contract.DiskID]time.Time{}
+	for _, o := range b.in.Operations {
+		if o.Workflow == contract.ExpandWorkflow && o.Outcome == report.OutcomeDone && o.Ended.After(b.expansions[o.Disk]) {
+			b.expansions[o.Disk] = o.Ended
+		}
+	}
 	slices.SortStableFunc(b.in.Disks, func(x, y Disk) int { return cmp.Compare(x.Facts.Disk, y.Facts.Disk) })
 	return b
 }
@@ -153,11 +161,7 @@ func (b *book) disk(d Disk) {
 	for _, g := range e.groups {
 		g.disks++
 	}
-	for _, o := range b.in.Operations {
-		if o.Disk == f.Disk && o.Workflow == contract.ExpandWorkflow && o.Outcome == report.OutcomeDone && o.Ended.After(e.expanded) {
-			e.expanded = o.Ended
-		}
-	}
+	e.expanded = b.expansions[f.Disk]
 	t := &b.out.Totals
 	t.SizeBytes += f.SizeBytes
 	t.BackingBytes += backing

@@ -325,7 +325,7 @@ func (s *reasons) add(row report.OperationRow) {
 
 func exampleText(row report.OperationRow) string {
 	s := ""
-	if row.FromGiB > 0 && row.ToGiB > 0 && row.FromGiB != row.ToGiB {
+	if row.FromGiB > 0 && row.ToGiB > 0 && row.FromGiB != row.ToGiB && !strings.Contains(row.Why, fmt.Sprintf("to %d GiB", row.ToGiB)) {
 		s = fmt.Sprintf("from %d to %d GiB", row.FromGiB, row.ToGiB)
 	}
 	if s != "" && row.Why != "" {
