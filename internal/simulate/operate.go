@@ -22,7 +22,9 @@ func (p *player) ask() (plan.Decision, plan.History) {
 	f.FillRate = p.measured(p.now)
 	f.Modified = p.modified()
 	h := usage.Summarize(now, p.past(), p.rule.LookBack)
-	f.DayPeakBytes = usage.Summarize(now, p.past(), day).PeakUsedBytes
+	if len(f.Modified) > 1 { // it does not count before
+		f.DayPeakBytes = usage.Summarize(now, p.past(), day).PeakUsedBytes
+	}
 	p.tally.decisions++
 	return plan.Decide(now, f, h, p.rule, p.o.Limits, p.o.Prices), h
 }
