@@ -253,13 +253,13 @@ func (a *app) saidOfRefresh(r refreshedPrices) {
 	if r.Written {
 		a.streams.Say("wrote %s", ui.Clean(r.File))
 	} else {
-		a.streams.Say("dry run: %s is as it was", ui.Clean(r.File))
+		a.streams.Say("dry run: %s was not changed", ui.Clean(r.File))
 	}
 }
 
 // priceError says what to do about an error.
 func priceError(err error, o priceRefreshOptions) error {
-	unchanged := fmt.Sprintf("; %s is as it was", o.out)
+	unchanged := fmt.Sprintf("; %s was not changed", o.out)
 	failed := exit.New(exit.Failed, "").Because(err)
 	switch {
 	case errors.Is(err, context.Canceled):

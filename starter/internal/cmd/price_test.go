@@ -52,7 +52,7 @@ func TestPriceRefreshAndShow(t *testing.T) {
 
 	code, out, talk := ebb(t.Context(), append(refresh, "us-east-1,ap-northeast-1", "--dry-run", "-o", "json")...)
 	require.Equal(t, exit.Done, code, talk)
-	require.Contains(t, talk, "is as it was")
+	require.Contains(t, talk, "was not changed")
 	require.NoFileExists(t, file)
 	var got refreshedPrices
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
@@ -132,7 +132,7 @@ func TestPriceRefreshLeavesTheOldFile(t *testing.T) {
 		code              exit.Code
 		want, next        string
 	}{
-		"two prices in one of two":  {"us-east-1,ap-northeast-1", priceServer(t, twoPrices), file, exit.Refused, `SKU "C8Y3GJZBQTH8T5JV": EBS:VolumeUsage.gp3 costs 0.097 USD here and 0.096 USD`, file + " is as it was"},
+		"two prices in one of two":  {"us-east-1,ap-northeast-1", priceServer(t, twoPrices), file, exit.Refused, `SKU "C8Y3GJZBQTH8T5JV": EBS:VolumeUsage.gp3 costs 0.097 USD here and 0.096 USD`, file + " was not changed"},
 		"no gp3":                    {"us-east-1", priceServer(t, func(_, s string) string { return strings.ReplaceAll(s, "VolumeUsage.gp3", "VolumeUsage.gp4") }), file, exit.Refused, "EBS:VolumeUsage.gp3 (Storage, per GiB-month) is missing", "try again later"},
 		"region that is no name":    {"frankfurt", good, file, exit.Usage, `"frankfurt" is no name of a region, such as eu-central-1`, "--help"},
 		"region that is not there":  {"eu-central-9", good, file, exit.Failed, "region eu-central-9: http://127.0.0.1", "aws ec2 describe-regions"},
@@ -169,7 +169,7 @@ func TestPriceRefreshInterrupted(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "prices.json")
 	code, _, talk := ebb(ctx, "price", "refresh", "--url", url, "--out", file, "--region", "us-east-1")
 	require.Equal(t, exit.Detached, code)
-	require.Contains(t, talk, "interrupted; "+file+" is as it was")
+	require.Contains(t, talk, "interrupted; "+file+" was not changed")
 	require.NoFileExists(t, file)
 }
 
