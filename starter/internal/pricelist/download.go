@@ -112,9 +112,13 @@ func Download(ctx context.Context, region string, o Options) (List, error) {
 	stall := time.AfterFunc(o.Stall, func() { cancel(fmt.Errorf("%w: %s", errStalled, o.Stall)) })
 	defer stall.Stop()
 
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true // unpacked below, so that progress counts what comes
-	transport.ResponseHeaderTimeout = o.Stall
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		TLSHandshakeTimeout:   o.Stall,
+		ResponseHeaderTimeout: o.Stall,
+		DisableCompression:    true, // unpacked below, so that progress counts what comes
+		ForceAttemptHTTP2:     true,
+	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: followed}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, text, nil)
@@ -160,9 +164,9 @@ func followed(req *http.Request, via []*http.Request) error {
 }
 
 func checkStatus(resp *http.Response, region, text string) error {
-	switch {
-	case resp.StatusCode == http.StatusOK:
-	case resp.StatusCode == http.StatusForbidden, resp.StatusCode == http.StatusNotFound:
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusForbidden, http.StatusNotFound:
 		return fmt.Errorf("%w: region %s: %s answers HTTP %d", ErrNoList, region, shown(text), resp.StatusCode)
 	default:
 		return fmt.Errorf("%w: %s answers HTTP %d", ErrDownload, shown(text), resp.StatusCode)

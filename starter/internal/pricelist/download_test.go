@@ -71,8 +71,8 @@ func TestDownloadThatFails(t *testing.T) {
 		want   string
 	}{
 		"404": {answer: http.NotFound, kind: pricelist.ErrNoList, want: "region us-east-1: http://127.0.0.1"},
-		"403": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, kind: pricelist.ErrNoList, want: "answers HTTP 403"},
-		"503": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, kind: pricelist.ErrDownload, want: "answers HTTP 503"},
+		"403": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, kind: pricelist.ErrNoList, want: "answers HTTP 403"},
+		"503": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, kind: pricelist.ErrDownload, want: "answers HTTP 503"},
 		"page": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		}, kind: pricelist.ErrFormat, want: "web page"},
