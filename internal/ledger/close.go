@@ -154,6 +154,9 @@ func (b *book) notes() []string {
 		fmt.Sprintf("Prices: %s, %s as of %s (%s).", list, b.out.Prices.Region, b.out.Prices.Date, b.out.Prices.Source),
 		"Ebb's own cost is the second volume of a move for as long as the move took, the old one until it was deleted, and the snapshot before a move, at what was used then, until it was deleted, or until now.",
 	}
+	if b.in.Region != "" {
+		out = append(out, fmt.Sprintf("The volumes are in %s, which the list lacks: the prices of %s stand in for it.", b.in.Region, b.out.Prices.Region))
+	}
 	if b.in.ControlUSDMonth == 0 {
 		out = append(out, "What worker, agents and Temporal cost to run is not counted: give it with --control-cost.")
 	}

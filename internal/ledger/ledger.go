@@ -36,6 +36,8 @@ type Input struct {
 
 	Prices  plan.Prices
 	BuiltIn bool // the prices came with Ebb
+	// Region of the volumes, when the price list lacks it and Prices are another's.
+	Region string
 	// ControlUSDMonth is what worker, agents and Temporal cost a month; 0: not counted.
 	ControlUSDMonth float64
 }

@@ -55,6 +55,7 @@ type Disk struct {
 	Retired    map[uint64][]string // volumes by generation whose headers say retired
 	Throttle   contract.ThrottleMoveInput
 	Copies     int // EvacuateDisk runs
+	Hours      []contract.HistoryHour
 	Refuse     *contract.Refusal
 	Usage      contract.UsageSummary // of its past; zero: 60 days at the present usage
 	Guide      *contract.Guide       // as SurveyNode was told last
@@ -115,6 +116,9 @@ func (n *Nodes) Register(r worker.ActivityRegistry) {
 	bind(n, r, contract.DisassembleDisk, n.disassemble)
 	bind(n, r, contract.MeasureDisk, func(node string, in contract.MeasureDiskInput) (contract.Measurement, error) {
 		return n.measure(node, in.Disk)
+	})
+	bind(n, r, contract.ReadHistory, func(node string, in contract.ReadHistoryInput) (contract.ReadHistoryResult, error) {
+		return n.history(node, in)
 	})
 	bind(n, r, contract.TrimDisk, func(node string, in contract.TrimDiskInput) (contract.TrimDiskResult, error) {
 		m, err := n.measure(node, in.Disk)
@@ -268,6 +272,21 @@ func (d *Disk) measured(node string, have map[string]int64) contract.Measurement
 		m.Move = &mv
 	}
 	return m
+}
+
+// history is the hours a test has given the disk.
+func (n *Nodes) history(node string, in contract.ReadHistoryInput) (contract.ReadHistoryResult, error) {
+	d, err := n.on(node, in.Disk)
+	if err != nil {
+		return contract.ReadHistoryResult{}, err
+	}
+	out := contract.ReadHistoryResult{Hours: []contract.HistoryHour{}}
+	for _, h := range d.Hours {
+		if h.Hour.Add(time.Hour).After(in.Since) {
+			out.Hours = append(out.Hours, h)
+		}
+	}
+	return out, nil
 }
 
 func (n *Nodes) preflight(node string, _ contract.PreflightInput) (contract.PreflightResult, error) {

@@ -1,10 +1,12 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +60,7 @@ func (f *reportFormat) String() string { return f.format }
 
 func (a *app) newReport() *cobra.Command {
 	o := reportOptions{
-		since: size.DurationFlag(30 * 24 * time.Hour), format: reportFormat{"table", a}, region: price.DefaultRegion,
+		since: size.DurationFlag(30 * 24 * time.Hour), format: reportFormat{"table", a},
 		selection: fleet.Selection{ClassTag: "ebb.io/class"}, title: "What Ebb did",
 	}
 	c := &cobra.Command{
@@ -91,7 +93,7 @@ What the figures mean: docs/report.md.
 	f.StringVar(&o.selection.Namespace, "claim-namespace", "", "only disks of claims in this Kubernetes namespace")
 	f.StringVar(&o.selection.Node, "node", "", "only disks on this EC2 instance")
 	f.StringVar(&o.selection.ClassTag, "class-tag", o.selection.ClassTag, "volume tag that names a disk's workload class")
-	f.StringVar(&o.region, "region", o.region, "region whose prices count")
+	f.StringVar(&o.region, "region", "", "region whose prices count (default: the volumes')")
 	f.StringVar(&o.prices, "prices", "", "price list file instead of the built-in one")
 	f.Float64Var(&o.controlCost, "control-cost", 0, "what worker, agents and Temporal cost to run, in USD a month")
 	f.StringVar(&o.title, "title", o.title, "the page's title")
@@ -112,7 +114,7 @@ func (a *app) runReport(ctx context.Context, o reportOptions) error {
 	if err := invalid((contract.InspectInput{Node: o.selection.Node}).Validate()); err != nil {
 		return err
 	}
-	prices, builtIn, err := readPrices(o.prices, o.region)
+	book, err := readPrices(o.prices, o.region)
 	if err != nil {
 		return err
 	}
@@ -126,7 +128,13 @@ func (a *app) runReport(ctx context.Context, o reportOptions) error {
 	if err != nil {
 		return err
 	}
-	in.Title, in.Prices, in.BuiltIn, in.ControlUSDMonth = o.title, prices, builtIn, o.controlCost
+	in.Title, in.BuiltIn, in.ControlUSDMonth = o.title, o.prices == "", o.controlCost
+	region := cmp.Or(o.region, regionOf(in.Disks), price.DefaultRegion)
+	var known bool
+	if in.Prices, known = book.In(region); !known {
+		in.Region = region
+		a.streams.Say("no prices of region %s: counting with those of %s", region, in.Prices.Region)
+	}
 	account := ledger.Sum(in)
 	if account.Totals.Disks == 0 {
 		a.streams.Say("no disks in this selection")
@@ -156,23 +164,39 @@ func (a *app) asking() func(done, all int) {
 	}
 }
 
-// readPrices is a region's prices, and whether they are the built-in ones.
-func readPrices(name, region string) (price.Table, bool, error) {
+// readPrices is the price list, which must have the region that was asked for.
+func readPrices(name, region string) (price.Book, error) {
 	book := price.BuiltIn()
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {
-			return price.Table{}, false, invalid(err)
+			return book, invalid(err)
 		}
 		if book, err = price.Load(data); err != nil {
-			return price.Table{}, false, exit.New(exit.Usage, "%s: %s", name, err)
+			return book, exit.New(exit.Usage, "%s: %s", name, err)
 		}
 	}
-	t, ok := book.In(region)
-	if !ok {
-		return t, false, exit.New(exit.Usage, "there are no prices of region %q", region).WithNext("give a price list of it with --prices")
+	if _, ok := book.In(region); region != "" && !ok {
+		return book, exit.New(exit.Usage, "there are no prices of region %q", region).WithNext("give a price list of it with --prices")
 	}
-	return t, name == "", nil
+	return book, nil
+}
+
+var zone = regexp.MustCompile(`^[a-z]+(?:-[a-z]+)+-[0-9]+`)
+
+// regionOf is the region of the volumes, by the zones most of them are in; empty:
+// there are none.
+func regionOf(disks []ledger.Disk) string {
+	count, most := map[string]int{}, ""
+	for _, d := range disks {
+		if r := zone.FindString(d.Facts.Zone); r != "" {
+			count[r]++
+			if count[r] > count[most] {
+				most = r
+			}
+		}
+	}
+	return most
 }
 
 func (a *app) writeReport(w io.Writer, r *report.Account, o reportOptions) error {
