@@ -39,7 +39,7 @@ func grow(ctx workflow.Context, op *operation, in contract.GrowInput, name strin
 	if p, ok := op.incomingPressure(m); ok && in.ToGiB == 0 && !in.DryRun {
 		return op.growIncoming(ctx, m, p)
 	}
-	d, err := op.growDecision(m, in)
+	d, err := op.growDecision(ctx, m, in)
 	if err != nil {
 		return err
 	}
@@ -69,8 +69,8 @@ func grow(ctx workflow.Context, op *operation, in contract.GrowInput, name strin
 
 // growDecision decides with the pressure that came with the start, if any: it is
 // served by this growth.
-func (op *operation) growDecision(m contract.Measurement, in contract.GrowInput) (plan.Decision, error) {
-	u := usageOf(m)
+func (op *operation) growDecision(ctx workflow.Context, m contract.Measurement, in contract.GrowInput) (plan.Decision, error) {
+	u := op.usage(ctx, m)
 	if in.ToGiB != 0 {
 		if op.result.BeforeGiB < plan.CeilGiB(m.BackingBytes) && in.ToGiB <= plan.CeilGiB(m.BackingBytes) {
 			return plan.Decision{GiB: plan.CeilGiB(m.BackingBytes), Enough: true}, nil

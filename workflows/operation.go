@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -56,6 +57,8 @@ type operation struct {
 	// appending is a volume made for the active backing that is not known to be
 	// part of it yet.
 	appending *contract.VolumeFacts
+
+	modified []time.Time // when the disk's volumes were modified lately, as EC2's tags and this operation know
 
 	lostAt   time.Time // since when the node has not answered; zero while it does
 	assemble bool      // the node was lost: assemble before the next call
@@ -177,6 +180,10 @@ func (op *operation) located(ctx workflow.Context) (contract.DiskFacts, error) {
 	}
 	op.node = facts.Node()
 	op.progress.Node = op.node
+	op.modified = nil
+	if active := facts.Active(); len(active) > 0 {
+		op.modified = slices.Clone(active[0].Modified)
+	}
 	return facts, nil
 }
 

@@ -61,7 +61,7 @@ func (op *operation) makeRoom(ctx workflow.Context, p contract.Pressure) error {
 	if m.Move != nil && p.Generation == m.Move.Generation && p.Generation != m.Generation {
 		return op.growIncoming(ctx, m, p)
 	}
-	u := usageOf(m)
+	u := op.usage(ctx, m)
 	forced := m.Full
 	if p.Generation == m.Generation || p.Generation == 0 {
 		u.FillRate = max(u.FillRate, p.FillRate)
@@ -91,6 +91,11 @@ func usageOf(m contract.Measurement) plan.Usage {
 	}
 }
 
+// usage is usageOf with what the disk has had of its day's modifications.
+func (op *operation) usage(ctx workflow.Context, m contract.Measurement) plan.Usage {
+	return usageOf(m).WithModified(workflow.Now(ctx), op.modified)
+}
+
 // extend brings the active backing to the decided size: by the last member when
 // EBS modifies it in time, else by another volume.
 func (op *operation) extend(ctx workflow.Context, m contract.Measurement, d plan.Decision) (contract.Measurement, error) {
@@ -110,6 +115,7 @@ func (op *operation) extend(ctx workflow.Context, m contract.Measurement, d plan
 	missing := d.GiB - plan.CeilGiB(m.BackingBytes)
 	v, err := op.modify(ctx, last.Volume, plan.CeilGiB(last.Bytes)+missing)
 	if err == nil {
+		op.modified = append(op.modified, workflow.Now(ctx))
 		op.doing(ctx, contract.PhaseExtend)
 		return op.growBacking(ctx, last.Volume, v.SizeGiB*contract.GiB)
 	}
@@ -192,6 +198,7 @@ func (op *operation) addVolume(ctx workflow.Context, m contract.Measurement, lik
 		return err
 	}
 	op.appending = &v
+	op.modified = append(op.modified, workflow.Now(ctx))
 	return nil
 }
 

@@ -41,6 +41,40 @@ type Usage struct {
 	OverheadBytes int64 // headers, logs, metadata
 	UsedBytes     int64 // mapped in the pool
 	FillRate      float64
+	// Spent is how many modifications the disk has had in the last 24 hours, and
+	// FreeIn when the first of the last four will be that old.
+	Spent  int
+	FreeIn time.Duration
+}
+
+// WithModified counts the disk's modifications as planning does (paces): the more
+// of a day's four are spent, the further the next growth goes.
+func (u Usage) WithModified(now time.Time, modified []time.Time) Usage {
+	l := DefaultLimits()
+	recent := recentFirst(now, modified, l.ModificationWindow)
+	u.Spent = len(recent)
+	if u.Spent > 0 {
+		u.FreeIn = recent[min(u.Spent, l.Modifications)-1].Add(l.ModificationWindow).Sub(now)
+	}
+	return u
+}
+
+// lasting is what a growth must hold at least: what comes in during the horizon,
+// and at most as much again as is used, since a burst is not a trend. The last
+// modification of a day has to last until another is free, and leaves so much room
+// then that none is asked for.
+func (u Usage) lasting(p Policy) int64 {
+	coming := u.FillRate * p.Horizon.Seconds()
+	used := float64(u.UsedBytes)
+	switch {
+	case u.Spent >= 3:
+		coming = max(used, u.FillRate*u.FreeIn.Seconds())
+		return int64(min((used+coming)/p.Utilization, float64(contract.MaxDiskBytes)))
+	case u.Spent > 0:
+		pace := paces[min(u.Spent, len(paces)-1)]
+		coming = max(coming*max(pace.times, 1), pace.least*used)
+	}
+	return u.UsedBytes + int64(min(coming, used))
 }
 
 // CeilingGiB is the size beyond which a backing is of no use: the disk's own
@@ -63,11 +97,9 @@ func GrowTarget(u Usage, p Policy, forced bool) (Decision, error) {
 	}
 	pool := u.BackingBytes - u.OverheadBytes
 	comfortable := int64(float64(u.UsedBytes)/p.Utilization) + u.OverheadBytes
-	// A burst is not a trend: for the fill rate's sake one growth makes room for
-	// as much again as is used, and the next one for as much again.
-	lasting := u.UsedBytes + int64(math.Min(u.FillRate*p.Horizon.Seconds(), float64(u.UsedBytes))) + u.OverheadBytes
+	lasting := u.lasting(p) + u.OverheadBytes
 	need := max(comfortable, lasting)
-	if !forced && need <= u.BackingBytes {
+	if !forced && max(comfortable, u.UsedBytes+int64(min(u.FillRate*p.Horizon.Seconds(), float64(u.UsedBytes)))+u.OverheadBytes) <= u.BackingBytes {
 		return Decision{GiB: have, Enough: true, Reason: fmt.Sprintf(
 			"%s of %s used is within %.0f%% and lasts %s at the present rate", Bytes(u.UsedBytes), Bytes(pool), p.Utilization*100, p.Horizon)}, nil
 	}
@@ -91,6 +123,8 @@ func GrowTarget(u Usage, p Policy, forced bool) (Decision, error) {
 		d.Reason = fmt.Sprintf("%d GiB is all the disk of %s can use", ceiling, Bytes(u.SizeBytes))
 	case want == have+step:
 		d.Reason = fmt.Sprintf("%s of %s used: one step of %d GiB", Bytes(u.UsedBytes), Bytes(pool), step)
+	case lasting > comfortable && u.Spent > 0:
+		d.Reason = fmt.Sprintf("%s used, and %d modifications spent in 24 hours: room for what may come until the next", Bytes(u.UsedBytes), u.Spent)
 	case lasting > comfortable:
 		d.Reason = fmt.Sprintf("%s used, filling at %s/s: room for %s", Bytes(u.UsedBytes), Bytes(int64(u.FillRate)), p.Horizon)
 	default:

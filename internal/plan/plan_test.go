@@ -192,3 +192,32 @@ func TestGrowTargetStopsAtThePolicysCeiling(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 20, d.GiB)
 }
+
+// TestGrowTargetPacesADay: a disk that fills all day long needs four growths for it
+// at most, whatever it starts with.
+func TestGrowTargetPacesADay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.Int64Range(64, 16384).Draw(t, "size") * gib
+		u := plan.Usage{SizeBytes: size, BackingBytes: rapid.Int64Range(4, 32).Draw(t, "backing") * gib, OverheadBytes: 64 << 20}
+		// It doubles at most four times a day, or fills at a steady rate.
+		day := float64(u.BackingBytes) * rapid.Float64Range(0, 12).Draw(t, "growth")
+		p := plan.PolicyOf(contract.Settings{})
+		var modified []time.Time
+		start := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+		used := float64(u.BackingBytes) * .8
+		for at := time.Duration(0); at < 24*time.Hour; at += time.Minute {
+			used = min(used+day/(24*60), float64(size))
+			u.UsedBytes, u.FillRate = int64(used), day/86400
+			if float64(u.BackingBytes-u.OverheadBytes)*.9 > used {
+				continue
+			}
+			d, err := plan.GrowTarget(u.WithModified(start.Add(at), modified), p, true)
+			if err != nil {
+				break // at the ceiling
+			}
+			u.BackingBytes = d.GiB * gib
+			modified = append(modified, start.Add(at))
+		}
+		require.LessOrEqual(t, len(modified), 4)
+	})
+}
