@@ -128,6 +128,28 @@ func TestDownloadThatFails(t *testing.T) {
 	}
 }
 
+// A download may take longer than nothing may come.
+func TestSlowIsNotStalled(t *testing.T) {
+	const stall, tick, ticks = time.Second, 100 * time.Millisecond, 15
+	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		every := time.NewTicker(tick)
+		defer every.Stop()
+		text := sample(t, "us-east-1")
+		for range ticks {
+			n := min(500, len(text))
+			_, _ = io.WriteString(w, text[:n])
+			_ = http.NewResponseController(w).Flush()
+			text = text[n:]
+			<-every.C
+		}
+		_, _ = io.WriteString(w, text)
+	})
+	began := time.Now()
+	_, err := pricelist.Download(t.Context(), "us-east-1", pricelist.Options{URL: url, Stall: stall})
+	require.NoError(t, err)
+	require.Greater(t, time.Since(began), stall)
+}
+
 func TestNobodyListens(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

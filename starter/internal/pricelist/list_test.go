@@ -155,6 +155,29 @@ func TestListIsRefused(t *testing.T) {
 	}
 }
 
+// Rows that differ from a wanted one in a single field, and have another price.
+func TestRowsThatLookAlikeDoNotCount(t *testing.T) {
+	good := sample(t, "us-east-1")
+	gp3 := strings.Replace(lineOf(t, good, "JG3KUJMBRGHV3N8G"), `"0.0800000000"`, `"0.0900000000"`, 1)
+	for old, with := range map[string]string{
+		`"AWS Region"`:            `"AWS Local Zone"`,
+		`"OnDemand"`:              `"FlatRate"`,
+		`"Storage"`:               `"Fee"`,
+		`"us-east-1"`:             `"us-east-1-bos-1"`,
+		`,"EBS:VolumeUsage.gp3"`:  `,"USE1-BOS1-EBS:VolumeUsage.gp3"`,
+		`,"EBS:VolumeUsage.gp3",`: `,"EBS:VolumeUsage.gp3-Outposts",`,
+	} {
+		require.Equal(t, 1, strings.Count(gp3, old), old)
+		l, err := read(t, good+strings.Replace(gp3, old, with, 1), "us-east-1")
+		require.NoError(t, err, with)
+		require.InDelta(t, .08, l.Table.Types["gp3"].GiB, 1e-12, with)
+	}
+	// In some regions the list spells units out, or prices a MiB/s.
+	l, err := read(t, strings.ReplaceAll(strings.ReplaceAll(good, `"GB-Mo"`, `"GB-month"`), `"GiBps-mo","40.9600000000"`, `"MiBps-Mo","0.0400000000"`), "us-east-1")
+	require.NoError(t, err)
+	require.Equal(t, []plan.Tier{{From: 125, Each: .04}}, l.Table.Types["gp3"].MiBs)
+}
+
 func TestByteOrderMarkAndCRLF(t *testing.T) {
 	l, err := read(t, "\ufeff"+strings.ReplaceAll(sample(t, "us-east-1"), "\n", "\r\n"), "us-east-1")
 	require.NoError(t, err)
