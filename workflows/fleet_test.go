@@ -357,6 +357,20 @@ func TestRightsizeDryRun(t *testing.T) {
 	r := h.rightsize(contract.RightsizeInput{Policy: header + "defaults: {mode: enforce}\n", DryRun: true})
 	require.Empty(t, r.Started)
 	require.Equal(t, 7, r.Totals.Wanted["grow"]+r.Totals.Wanted["shrink"])
+	require.Nil(t, h.nodes.Guide("d-00000000000000008"), "a what-if tells agents nothing")
+}
+
+func TestRightsizeTakesGuidesBack(t *testing.T) {
+	h := fleetOf(t)
+	const policy = header + "defaults: {mode: enforce, ceiling: 200GiB, atCeiling: fail}\n"
+	h.rightsize(contract.RightsizeInput{Policy: policy})
+	require.True(t, h.nodes.Guide("d-00000000000000008").FailAtCeiling)
+	h.fresh()
+	h.rightsize(contract.RightsizeInput{Policy: policy, DryRun: true, Switches: []contract.Switch{{Mode: contract.Observe}}})
+	require.NotNil(t, h.nodes.Guide("d-00000000000000008"), "a what-if takes nothing back either")
+	h.fresh()
+	h.rightsize(contract.RightsizeInput{Policy: policy, Switches: []contract.Switch{{Mode: contract.Observe}}})
+	require.Nil(t, h.nodes.Guide("d-00000000000000008"))
 }
 
 func TestShardsFitEC2AndPayloads(t *testing.T) {

@@ -99,6 +99,9 @@ func fleetControl(ctx workflow.Context) workflow.Context {
 // publish shows the totals in the worker's metrics and ends the run.
 func (r *rightsize) publish(ctx workflow.Context) (contract.RightsizeResult, error) {
 	r.show(ctx, "done")
+	if r.in.DryRun {
+		return r.result, ctx.Err() // what if: not what is
+	}
 	ctx = workflow.WithScheduleToCloseTimeout(fleetControl(ctx), time.Minute)
 	if _, err := fleet.PublishRun.Execute(ctx, r.result); err != nil && !temporal.IsCanceledError(err) {
 		workflow.GetLogger(ctx).Warn("The run's totals were not published", "error", err)
@@ -150,7 +153,7 @@ func (r *rightsize) look(ctx workflow.Context) error {
 				StaticSummary:            fmt.Sprintf("Look at the disks of %d nodes", len(nodes)),
 			})
 			err := workflow.ExecuteChildWorkflow(child, contract.RightsizeShardWorkflow, fleet.Shard{
-				Most: shardMost,
+				Most: shardMost, DryRun: r.in.DryRun,
 				Inventory: fleet.InventoryInput{
 					Nodes: nodes, Policy: r.in.Policy, Switches: r.in.Switches, Extras: r.in.Extras, Settings: r.in.Settings, Now: now,
 				},

@@ -23,7 +23,7 @@ func RightsizeShard(ctx workflow.Context, in fleet.Shard) (fleet.ShardResult, er
 		return fleet.ShardResult{}, err
 	}
 	var out fleet.ShardResult
-	surveys := survey(ctx, inventory, &out)
+	surveys := survey(ctx, inventory, in.DryRun, &out)
 	if ctx.Err() != nil {
 		return out, ctx.Err()
 	}
@@ -53,7 +53,7 @@ func RightsizeShard(ctx workflow.Context, in fleet.Shard) (fleet.ShardResult, er
 }
 
 // survey asks every node for all its disks at once.
-func survey(ctx workflow.Context, inventory fleet.Inventory, out *fleet.ShardResult) []contract.DiskSurvey {
+func survey(ctx workflow.Context, inventory fleet.Inventory, dryRun bool, out *fleet.ShardResult) []contract.DiskSurvey {
 	var nodes []string
 	asked := map[string][]contract.SurveyDisk{}
 	for _, e := range inventory.Disks {
@@ -64,7 +64,11 @@ func survey(ctx workflow.Context, inventory fleet.Inventory, out *fleet.ShardRes
 		if asked[n] == nil {
 			nodes = append(nodes, n)
 		}
-		asked[n] = append(asked[n], contract.SurveyDisk{Disk: e.Facts.Disk, LookBack: inventory.Rules[e.Rule].LookBack, Guide: e.Guide})
+		ask := contract.SurveyDisk{Disk: e.Facts.Disk, LookBack: inventory.Rules[e.Rule].LookBack}
+		if !dryRun {
+			ask.Guide, ask.Forget = e.Guide, e.Guide == nil
+		}
+		asked[n] = append(asked[n], ask)
 	}
 	slices.Sort(nodes)
 	answers := make([][]contract.DiskSurvey, len(nodes))

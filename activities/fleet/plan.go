@@ -66,6 +66,7 @@ func (a *Activities) decide(now time.Time, f plan.Facts, s contract.DiskSurvey, 
 	if op.Type != "" {
 		f.Operation = op.Type
 	}
+	f.DayPeakBytes = s.Usage.DayPeakBytes
 	return plan.Decide(now, f, s.Usage, r, a.Limits, a.Prices)
 }
 

@@ -343,8 +343,10 @@ type SurveyDisk struct {
 	Disk     DiskID        `json:"disk"`
 	LookBack time.Duration `json:"lookBackNanos"` // of the summary
 	// Guide is what the policy wants the agent to do by itself; nil: leave what it
-	// was told before.
+	// was told before, unless Forget.
 	Guide *Guide `json:"guide,omitempty"`
+	// Forget has the agent go back to its defaults: the disk is no longer enforced.
+	Forget bool `json:"forget,omitempty"`
 }
 
 // Guide is what the agent needs of a policy to grow a disk in time without

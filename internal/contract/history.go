@@ -39,6 +39,8 @@ type UsageSummary struct {
 	Known time.Duration `json:"knownNanos"`
 	// PeakUsedBytes in the look-back window, without what a trim gives back.
 	PeakUsedBytes int64 `json:"peakUsedBytes"`
+	// DayPeakBytes is the same over the last 24 hours, whatever the window is.
+	DayPeakBytes int64 `json:"dayPeakBytes,omitempty"`
 	// PeakFillRate is the fastest rise from one hour to the next in the window,
 	// in bytes per second.
 	PeakFillRate float64 `json:"peakFillRate,omitempty"`

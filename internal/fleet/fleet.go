@@ -110,6 +110,8 @@ type Shard struct {
 	Inventory InventoryInput `json:"inventory"`
 	// Most is how many decisions to take it returns.
 	Most int `json:"most"`
+	// DryRun: agents are not told what the policy wants of them.
+	DryRun bool `json:"dryRun,omitempty"`
 }
 
 // ShardResult is what a part of the fleet wants done now: Decisions to take or to

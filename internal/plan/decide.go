@@ -233,7 +233,12 @@ func (c *weighing) gate() {
 	case c.f.Operation != "":
 		c.hold(c.d.Wanted, WhyRunning, time.Time{}, "%s runs on the disk", c.f.Operation)
 	case c.r.Mode != Enforce:
-		c.hold(c.d.Wanted, WhyMode, time.Time{}, "%s only says %q", c.r, c.r.Mode)
+		// What is wanted, and why, is what people are asked about: that stays the reason.
+		wanted := c.d.Reason
+		c.hold(c.d.Wanted, WhyMode, time.Time{}, "the mode is %s (%s)", c.r.Mode, c.r)
+		if c.d.Why == WhyMode && wanted != "" {
+			c.d.Reason = wanted
+		}
 	}
 }
 

@@ -70,7 +70,7 @@ func TestDecisionsInWords(t *testing.T) {
 		"mostly empty":   {func(*in) {}, plan.Shrink, plan.Shrink, "", 376, "shrink from 1000 to 376 GiB: at most 300.0 GiB used in 7d, saves $49.92 a month", "costs $6.16, paid back in 4d"},
 		"to the floor":   {func(x *in) { x.r.FloorGiB = 500 }, plan.Shrink, plan.Shrink, "", 500, "", ""},
 		"above its peak": {func(x *in) { x.h = known(900) }, plan.None, plan.None, "", 1000, "", ""},
-		"observed":       {func(x *in) { x.r.Mode = plan.Observe; x.r.Name = "all" }, plan.None, plan.Shrink, plan.WhyMode, 376, `rule "all" only says "observe"`, ""},
+		"observed":       {func(x *in) { x.r.Mode = plan.Observe; x.r.Name = "all" }, plan.None, plan.Shrink, plan.WhyMode, 376, "shrink from 1000 to 376 GiB: at most 300.0 GiB used in 7d, saves $49.92 a month", `the mode is observe (rule "all")`},
 		"busy":           {func(x *in) { x.f.Operation = "Rehome" }, plan.None, plan.Shrink, plan.WhyRunning, 376, "Rehome runs on the disk", ""},
 		"new":            {func(x *in) { x.h.Known = 24 * time.Hour }, plan.None, plan.Shrink, plan.WhyHistory, 376, "24h of usage are on record, the policy wants 7d", ""},
 		"just grown":     {func(x *in) { x.h.LastGrow = now.Add(-time.Hour) }, plan.None, plan.Shrink, plan.WhyQuiet, 376, "changed at 2026-11-22T11:00:00Z, the policy wants 24h of quiet", ""},

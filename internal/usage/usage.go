@@ -64,6 +64,7 @@ func Summarize(now time.Time, records []Record, lookBack time.Duration) contract
 	for i, r := range records {
 		if r.Hour >= last.Hour-24 {
 			dayAgo = min(dayAgo, r.UsedMin)
+			h.DayPeakBytes = max(h.DayPeakBytes, r.peak())
 		}
 		if r.Hour < from || lookBack <= 0 {
 			continue

@@ -38,7 +38,7 @@ func TestSummarize(t *testing.T) {
 	records[1].PeakIOPS, records[3].PeakIOPS, records[4].PeakMiBs = 9000, 700, 90
 	h := usage.Summarize(now, records, aDay)
 	require.Equal(t, contract.UsageSummary{
-		Known: 100 * time.Hour, PeakUsedBytes: 52 * gib, PeakFillRate: 4 * float64(gib) / 3600, DayGrowthBytes: 6 * gib,
+		Known: 100 * time.Hour, PeakUsedBytes: 52 * gib, DayPeakBytes: 52 * gib, PeakFillRate: 4 * float64(gib) / 3600, DayGrowthBytes: 6 * gib,
 		PeakIOPS: 700, PeakMiBs: 90, LastGrow: now.Add(-2 * time.Hour), LastShrink: now.Add(-49 * time.Hour),
 	}, h)
 	h = usage.Summarize(now, records, 5*aDay)

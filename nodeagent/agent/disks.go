@@ -38,6 +38,8 @@ type Disks interface {
 	// Guide tells what a policy wants of a disk, until the next one or the end of
 	// the process. It does not wait for the disk.
 	Guide(id contract.DiskID, g contract.Guide)
+	// Forget takes that back.
+	Forget(id contract.DiskID)
 	// Header reads what is on a volume, whichever disk it belongs to. It changes
 	// nothing. That a volume is not attached, or damaged, is part of the answer.
 	Header(ctx context.Context, volume string) (contract.VolumeHeader, error)

@@ -181,6 +181,13 @@ func (f *fakeDisks) Guide(id contract.DiskID, g contract.Guide) {
 	f.inputs["Guide "+string(id)] = g
 }
 
+func (f *fakeDisks) Forget(id contract.DiskID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, "Forget")
+	delete(f.inputs, "Guide "+string(id))
+}
+
 func (f *fakeDisks) Header(ctx context.Context, volume string) (contract.VolumeHeader, error) {
 	return contract.VolumeHeader{Volume: volume, Present: true, Disk: testDisk}, f.call(ctx, "Header "+volume, nil, nil)
 }

@@ -44,6 +44,10 @@ func newSurveyor(d Disks, u *Usage) *surveyor {
 func (s *surveyor) disks(ctx context.Context, in contract.SurveyInput) (contract.SurveyResult, error) {
 	here := s.d.Disks()
 	for _, d := range in.Disks {
+		if d.Guide == nil && d.Forget {
+			s.usage.forgetGuide(d.Disk)
+			s.d.Forget(d.Disk)
+		}
 		if d.Guide != nil && checkGuide(*d.Guide) == nil && slices.Contains(here, d.Disk) {
 			s.usage.setGuide(d.Disk, *d.Guide)
 			s.d.Guide(d.Disk, *d.Guide)

@@ -193,6 +193,25 @@ func TestCheckSurvey(t *testing.T) {
 }
 
 // What nobody could follow is told of the one disk that it is wanted of.
+func TestSurveyForgetsAGuide(t *testing.T) {
+	d := newFakeDisks(testDisk)
+	u := NewUsage()
+	s := newSurveyor(d, u)
+	ask := func(in contract.SurveyDisk) {
+		in.Disk = testDisk
+		_, err := s.disks(t.Context(), contract.SurveyInput{Disks: []contract.SurveyDisk{in}})
+		require.NoError(t, err)
+	}
+	ask(contract.SurveyDisk{Guide: &contract.Guide{CeilingGiB: 40, FailAtCeiling: true}})
+	ask(contract.SurveyDisk{})
+	_, told := u.guide(testDisk)
+	require.True(t, told, "a what-if changes nothing")
+	ask(contract.SurveyDisk{Forget: true})
+	_, told = u.guide(testDisk)
+	require.False(t, told)
+	require.NotContains(t, d.inputs, "Guide "+string(testDisk))
+}
+
 func TestSurveyTellsABadGuide(t *testing.T) {
 	d := newFakeDisks(testDisk, otherDisk)
 	s := newSurveyor(d, NewUsage())

@@ -60,6 +60,13 @@ func (u *Usage) setGuide(id contract.DiskID, g contract.Guide) {
 	u.guides[id] = g
 }
 
+// forgetGuide goes back to the defaults.
+func (u *Usage) forgetGuide(id contract.DiskID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.guides, id)
+}
+
 // guide is what a policy wants of a disk, if it was told.
 func (u *Usage) guide(id contract.DiskID) (g contract.Guide, told bool) {
 	u.mu.Lock()

@@ -22,6 +22,19 @@ func (m *Manager) Guide(d contract.DiskID, g contract.Guide) {
 	}
 }
 
+// Forget has a disk go back to the defaults. Like Guide it does not wait.
+func (m *Manager) Forget(d contract.DiskID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.guides[d]; !ok {
+		return
+	}
+	delete(m.guides, d)
+	if m.wake != nil {
+		m.wake()
+	}
+}
+
 // wakeBy lets a new guide end the watch's wait.
 func (m *Manager) wakeBy(wake func()) {
 	m.mu.Lock()

@@ -44,7 +44,7 @@ func (n *Nodes) survey(node string, in contract.SurveyInput) (contract.SurveyRes
 			out.Disks = append(out.Disks, s)
 			continue
 		}
-		if ask.Guide != nil {
+		if ask.Guide != nil || ask.Forget {
 			d.Guide = ask.Guide
 		}
 		m := d.measured(node, have)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/control"
+	"github.com/ebb-storage/ebb/starter/internal/fleet"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
 
@@ -46,7 +47,7 @@ func (a *app) runDiskList(ctx context.Context, o diskListOptions) error {
 		return err
 	}
 	return a.withClient(ctx, func(c *control.Client) error {
-		reports, err := c.Inspect(ctx, in)
+		reports, err := (&fleet.Reader{Source: c}).Measured(ctx, in.Node)
 		if err != nil {
 			return err
 		}

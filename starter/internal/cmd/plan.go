@@ -15,7 +15,6 @@ import (
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
-	"github.com/ebb-storage/ebb/starter/internal/size"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
 
@@ -203,7 +202,7 @@ func planTable(w io.Writer, v planView) error {
 		if d.SavingUSDMonth > 0 {
 			saving = usd(d.SavingUSDMonth)
 		}
-		rows = append(rows, []string{d.ref(), d.Rule, string(d.Mode), gib(d.FromGiB), to, wanted(d.Decision), orDash(string(d.Why)), saving, reason(d.Decision)})
+		rows = append(rows, []string{d.ref(), d.Rule, string(d.Mode), gib(d.FromGiB), to, wanted(d.Decision), orDash(string(d.Why)), saving, d.Decision.Reason})
 	}
 	return ui.Table(w, []string{"DISK", "RULE", "MODE", ">FROM", ">TO", "WANTED", "HELD BY", ">SAVES/MONTH", "REASON"}, rows)
 }
@@ -217,26 +216,6 @@ func wanted(d plan.Decision) string {
 		s += ", urgent"
 	}
 	return s
-}
-
-// reason is why something is wanted, in a line. That only the mode holds it back
-// stands beside it already.
-func reason(d plan.Decision) string {
-	if d.Why != plan.WhyMode {
-		return d.Reason
-	}
-	if len(d.Reasons) > 1 {
-		return d.Reasons[0]
-	}
-	switch {
-	case d.CopyBytes > 0 && d.Payback > 0:
-		return fmt.Sprintf("copies %s, paid back in %s", size.Bytes(d.CopyBytes), roughly(d.Payback))
-	case d.CopyBytes > 0:
-		return "copies " + size.Bytes(d.CopyBytes)
-	case d.TimeToFull > 0:
-		return "full in " + d.TimeToFull.Round(time.Second).String()
-	}
-	return d.Reason
 }
 
 // planTalk says which run it was and what of it is not shown.

@@ -24,6 +24,7 @@ type policyExplainOptions struct {
 	policy string
 	facts  string
 	region string
+	prices string
 }
 
 // explanation is the data of ebb policy explain.
@@ -83,6 +84,7 @@ the policy's selectors, sizeBytes, usedBytes, volumes. It has no history.`,
 	c.Flags().StringVar(&o.policy, "policy", "", "the policy's file; - is standard input")
 	c.Flags().StringVar(&o.facts, "facts", "", "file with a description of the disk, instead of DISK")
 	c.Flags().StringVar(&o.region, "region", price.DefaultRegion, "whose prices to count with")
+	c.Flags().StringVar(&o.prices, "prices", "", "price list file instead of the built-in one")
 	_ = c.MarkFlagRequired("policy")
 	return c
 }
@@ -92,11 +94,15 @@ func (a *app) runPolicyExplain(ctx context.Context, args []string, o policyExpla
 	if err != nil {
 		return policyError(o.policy, err)
 	}
+	book, err := readBook(o.prices)
+	if err != nil {
+		return err
+	}
 	about, err := a.subjectFor(ctx, args, o)
 	if err != nil {
 		return err
 	}
-	prices, ok := price.BuiltIn().In(o.region)
+	prices, ok := book.In(o.region)
 	if !ok {
 		a.streams.Say("no prices for region %s: counting with those of %s", o.region, prices.Region)
 	}

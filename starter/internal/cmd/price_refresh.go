@@ -68,7 +68,7 @@ missing in the list, or there are two for the same thing, everything is refused
 and the file stays as it was.
 
 Give the file to the control worker with --prices or EBB_PRICES, and to
-ebb simulate and ebb report with --prices.
+ebb simulate, ebb report and ebb policy explain with --prices.
 
 --url is for a mirror; {region} in it stands for the region.`,
 		Example: "  ebb price refresh --region eu-central-1,us-east-1 --out prices.json\n  ebb price refresh --region eu-central-1 --out prices.json --dry-run",

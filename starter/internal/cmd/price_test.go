@@ -212,6 +212,36 @@ func TestPriceShowWarnsOfOldPrices(t *testing.T) {
 	}
 }
 
+// ebb policy explain counts with the file, too: the same shrink saves more where
+// a GiB costs more.
+func TestExplainCountsWithAFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		name = filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
+		return name
+	}
+	policy := write("policy.yaml", "apiVersion: ebb.io/v1alpha1\nkind: Policy\ndefaults: {mode: enforce}\n")
+	facts := write("disk.yaml", "sizeBytes: 2147483648000\nusedBytes: 268435456000\nvolumes: [{gib: 1000, type: gp3, iops: 3000, throughputMiBs: 125}]\n")
+	list := filepath.Join(dir, "prices.json")
+	code, _, talk := ebb(t.Context(), "price", "refresh", "--url", priceServer(t, asItIs), "--out", list, "--region", "ap-northeast-1")
+	require.Equal(t, exit.Done, code, talk)
+	saving := func(more ...string) float64 {
+		code, out, talk := ebb(t.Context(), append([]string{"policy", "explain", "--policy", policy, "--facts", facts, "-o", "json"}, more...)...)
+		require.Equal(t, exit.Done, code, talk)
+		var got explanation
+		require.NoError(t, json.Unmarshal([]byte(out), &got))
+		require.NotNil(t, got.Plan)
+		return got.Plan.SavingUSDMonth
+	}
+	builtIn := saving()
+	require.Positive(t, builtIn)
+	require.InEpsilon(t, builtIn*.096/.08, saving("--prices", list, "--region", "ap-northeast-1"), 1e-9)
+	code, _, talk = ebb(t.Context(), "policy", "explain", "--policy", policy, "--facts", facts, "--prices", filepath.Join(dir, "none.json"))
+	require.Equal(t, exit.Usage, code)
+	require.Contains(t, talk, "no such file")
+}
+
 func TestDownloading(t *testing.T) {
 	s := downloading("us-east-1", 100<<20, 300<<20, 10*time.Second)
 	require.InDelta(t, 10, s.MiBs, 1e-9)

@@ -37,7 +37,7 @@ func newProposalView(p control.Proposal) proposalView {
 	d := p.Decision
 	v := proposalView{
 		Disk: p.Disk.ID, Name: p.Disk.Name, Operation: string(d.Wanted), FromGiB: d.FromGiB, ToGiB: d.GiB, Saving: d.SavingUSDMonth, Cost: d.CostUSD,
-		Reason: reason(d), Reasons: d.Reasons, Expires: p.Expires, Answer: p.Answer, By: p.By, Note: p.Note, WorkflowID: p.WorkflowID,
+		Reason: d.Reason, Reasons: d.Reasons, Expires: p.Expires, Answer: p.Answer, By: p.By, Note: p.Note, WorkflowID: p.WorkflowID,
 	}
 	if !p.Since.IsZero() {
 		v.Since = &p.Since
