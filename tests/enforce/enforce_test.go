@@ -104,6 +104,8 @@ type summary struct {
 	FullSamples      int     `json:"samples_full"`
 	Samples          int     `json:"samples"`
 	VolumesAtEnd     int     `json:"volumes_at_end"`
+
+	mu sync.Mutex
 }
 
 func run(t *testing.T, p plan) {
@@ -212,9 +214,7 @@ func run(t *testing.T, p plan) {
 	s.UtilizationEnd = utilization(t, ctx, l, s)
 	s.Minutes = time.Since(enforced).Minutes()
 
-	for _, d := range disks {
-		require.NoError(t, d.end(ctx, l, s))
-	}
+	require.NoError(t, each(disks, func(d *disk) error { return d.end(ctx, l, s) }))
 	operations(t, ctx, l, s)
 	require.NoError(t, l.Until(ctx, time.Minute, "retired volumes are gone", func(context.Context) error {
 		if s.VolumesAtEnd = len(l.EC2.Volumes()); s.VolumesAtEnd > len(disks)+s.Disks/2 {
@@ -298,8 +298,10 @@ func (d *disk) end(ctx context.Context, l *lab.Lab, s *summary) error {
 	if err := json.Unmarshal(d.out.Bytes(), &st); err != nil {
 		return err
 	}
+	s.mu.Lock()
 	s.Failed += st.Failed
 	s.LongestStallMS = max(s.LongestStallMS, st.LongestStallMS)
+	s.mu.Unlock()
 	for _, set := range []string{"bulk", "live"} {
 		out, err := l.Sh(ctx, d.node, fmt.Sprintf("echo 3 > /proc/sys/vm/drop_caches; %s check %s/%s %s || true", l.Bin("ackwriter"), d.mount, set, d.journal(l, set)))
 		if err != nil {
@@ -310,9 +312,11 @@ func (d *disk) end(ctx context.Context, l *lab.Lab, s *summary) error {
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			return fmt.Errorf("disk %d: %w: %s", d.n, err, out)
 		}
+		s.mu.Lock()
 		s.Acked += r.Acked
 		s.Lost += r.Lost
 		s.Wrong += r.Wrong
+		s.mu.Unlock()
 	}
 	return nil
 }
