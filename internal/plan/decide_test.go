@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -259,4 +260,16 @@ func TestFactsOf(t *testing.T) {
 	require.Equal(t, []any{"ml", "runs", int64(9), int64(5), int64(4), true, "a move"}, []any{f.Namespace, f.Claim, f.SizeBytes, f.UsedBytes, f.FilesystemUsedBytes, f.Full, f.Operation})
 	require.Equal(t, hoursAgo(9, 5, 3), f.Modified)
 	require.Equal(t, []time.Time{{}, now}, []time.Time{f.Volumes[0].OptimizingUntil, f.Volumes[1].OptimizingUntil})
+}
+
+// TestNoTypeWithoutAPrice: a type that the region's list lacks would look free.
+func TestNoTypeWithoutAPrice(t *testing.T) {
+	p := prices()
+	p.Types = maps.Clone(p.Types)
+	delete(p.Types, "io2")
+	r := plan.DefaultRule()
+	r.Mode, r.Types = plan.Enforce, []string{"gp3", "io2"}
+	d := plan.Decide(now, disk(1000, 1000, 300), known(300), r, plan.DefaultLimits(), p)
+	require.Equal(t, plan.Shrink, d.Action)
+	require.Equal(t, "gp3", d.Type)
 }

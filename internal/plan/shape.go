@@ -63,6 +63,10 @@ func (c *weighing) choose(gib int64) (shape, bool) {
 	var best shape
 	found, cheapest := false, 0.0
 	for _, t := range types {
+		// What has no price is not free: it is only kept, never chosen.
+		if _, priced := c.p.Types[t]; !priced && len(c.p.Types) > 0 && t != c.f.Volumes[0].Type {
+			continue
+		}
 		for n := 1; n <= c.stripes(); n++ {
 			size := gib
 			if n > 1 {
