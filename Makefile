@@ -37,7 +37,7 @@ GO_FILES := find . -name '*.go' -not -path './build/*' -not -path './.*' -print0
 # The tests boot nodes, each a process that wants a core.
 TEST_FLAGS ?= -p 2 -timeout 30m
 
-.PHONY: help setup build demo test test-full bench simulate lint fmt generate verify clean
+.PHONY: help setup build demo test test-full bench enforce simulate lint fmt generate verify clean
 .PHONY: need-go need-amd64 tools lint-tools temporal test-packages demo-packages bench-packages full-packages
 
 help: ## show this
@@ -71,6 +71,9 @@ test-full: need-go full-packages temporal ## every crash and fault test, the dem
 
 bench: need-go bench-packages temporal ## measure moves, stalls, overhead and footprint
 	go run ./tests/bench
+
+enforce: need-go test-packages temporal ## hold ten real disks at their target for 20 minutes of changing load, by policy alone
+	EBB_TEST_FULL=1 EBB_ENFORCE_SUMMARY=$(CURDIR)/build/enforce/summary.json go test -count=1 -v -timeout 1h ./tests/enforce
 
 simulate: need-go ## play 10,000 generated disks over 90 days to the planner, with a report
 	@mkdir -p build/simulate
