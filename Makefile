@@ -45,7 +45,7 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo; echo "Needed beforehand: Go and make. The rest is installed when a target wants it: Debian"
 	@echo "packages with apt (as root or by sudo), tools into $(BIN)."
-	@echo "demo, test, test-full and bench run on amd64 (x86-64) alone: their nodes are User Mode Linux."
+	@echo "demo, test, test-full, bench and enforce run on amd64 (x86-64) alone: their nodes are User Mode Linux."
 	@echo "FS=ext4 make demo uses ext4 instead of xfs; DEMO_KEEP=1 leaves the demo running."
 
 setup: need-go test-packages demo-packages tools ## install what test, demo and lint need

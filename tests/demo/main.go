@@ -393,14 +393,15 @@ func (d *demo) pauses() error {
 	return nil
 }
 
-// fsck looks at the unmounted filesystem.
+// fsck looks at the unmounted filesystem. An agent that trims it at that moment, as
+// it does when the pool is low, keeps it busy for as long.
 func (d *demo) fsck(ctx context.Context, i int) error {
 	dev := "/dev/mapper/ebb-" + string(d.disk)
 	tool := "xfs_repair -n " + dev
 	if d.fs == contract.Ext4 {
 		tool = "e2fsck -fn " + dev
 	}
-	if _, err := d.Sh(ctx, i, fmt.Sprintf("umount %s; %s; mount -t %s %s %s", mountPath, tool, d.fs, dev, mountPath)); err != nil {
+	if _, err := d.Sh(ctx, i, fmt.Sprintf("n=0; until umount %s; do n=$((n+1)); [ $n -lt 60 ]; sleep .5; done; %s; mount -t %s %s %s", mountPath, tool, d.fs, dev, mountPath)); err != nil {
 		return err
 	}
 	d.sum.FsckClean = true
