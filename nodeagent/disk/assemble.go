@@ -209,6 +209,10 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 	h.closing.Add(1)
 	defer h.closing.Add(-1)
 	h.dropBallast() // an open file keeps the filesystem mounted
+	if err := m.endTrim(ctx, d, h); err != nil {
+		return err
+	}
+	defer h.reclaiming.Unlock()
 	if _, err := m.lock(ctx, d); err != nil {
 		return err
 	}
@@ -230,8 +234,28 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 	}
 	h.view, h.rate = nil, rate{}
 	m.unthrottle(d)
+	m.Forget(d) // where the disk goes, others tell what is wanted of it
 	return nil
 }
+
+// endTrim waits for the end of a Reclaim, which gives way, and allows no other
+// until reclaiming is unlocked: its open file keeps the filesystem mounted, and it
+// would bring a disk up again that was taken down before its eyes.
+func (m *Manager) endTrim(ctx context.Context, d contract.DiskID, h *handle) error {
+	short, cancel := context.WithTimeout(ctx, trimPatience)
+	defer cancel()
+	if err := h.reclaiming.lock(short); err != nil {
+		if ctx.Err() != nil {
+			return busy(d, err)
+		}
+		return contract.Refuse(contract.DiskBusy, "a trim of it does not end").WithDisk(d).WithNext("check the volume's status in EC2, and that the pool is not full (ebb disk show %s)", d)
+	}
+	return nil
+}
+
+// trimPatience is how long taking a disk down waits for a trim: one that waits
+// itself, for a full pool say, has the filesystem open.
+const trimPatience = 30 * time.Second
 
 func (m *Manager) takeDownTop(d contract.DiskID) error { return m.remove(topName(d)) }
 

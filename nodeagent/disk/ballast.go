@@ -80,11 +80,15 @@ func (m *Manager) failing(d contract.DiskID, h *handle) bool {
 // limit brings a disk's ballast in line with its pool, in a goroutine of its own,
 // one at a time. The caller holds the disk's lock.
 func (m *Manager) limit(ctx context.Context, d contract.DiskID, h *handle, handle func(Event)) {
-	if h.swapping || h.closing.Load() > 0 {
+	if h.swapping {
 		return
 	}
 	fail := m.failing(d, h)
 	if !fail && h.ballast.held.Load() == 0 || !h.ballast.mu.TryLock() {
+		return
+	}
+	if h.closing.Load() > 0 { // with the lock held: who closes either is seen, or waits for it
+		h.ballast.mu.Unlock()
 		return
 	}
 	var b backing
@@ -235,7 +239,7 @@ func (m *Manager) trimForBallast(ctx context.Context, d contract.DiskID, a *ball
 	cancel()
 	a.trimmed, a.took = time.Now(), time.Since(began)
 	r, e := m.room(b, a, mnt)
-	if ref, ok := contract.AsRefusal(err); errors.Is(err, errGiveWay) || ok && ref.Code == contract.DiskBusy {
+	if ref, ok := contract.AsRefusal(err); gaveWay(err) || ok && ref.Code == contract.DiskBusy {
 		return r, e // another trim, or a growth: later
 	}
 	a.slack = r.slack

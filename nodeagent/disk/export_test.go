@@ -4,3 +4,6 @@ import "github.com/ebb-storage/ebb/internal/contract"
 
 // Growing tells whether a growth waits for the disk's lock.
 func (m *Manager) Growing(d contract.DiskID) bool { return m.handle(d).growing.Load() > 0 }
+
+// Guided tells whether a policy's guide of the disk is kept.
+func (m *Manager) Guided(d contract.DiskID) bool { return m.guide(d) != nil }

@@ -8,8 +8,9 @@ import (
 	"github.com/ebb-storage/ebb/nodeagent/format"
 )
 
-// Guide takes what a policy wants of a disk. It holds until the next one, or until
-// the process ends. It does not wait for the disk; the watch looks at it at once.
+// Guide takes what a policy wants of a disk. It holds until the next one, until the
+// disk is taken down, or until the process ends. It does not wait for the disk; the
+// watch looks at it at once.
 func (m *Manager) Guide(d contract.DiskID, g contract.Guide) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -68,12 +68,13 @@ type handle struct {
 	trimAt   int64     // where the next Reclaim begins
 
 	growing atomic.Int32 // growths that wait for mu
-	// reclaiming is held by the one Reclaim there is; trims by each step of a trim,
-	// and for writing by a move that begins: a discard must not pass the copy.
-	reclaiming sync.Mutex
+	// reclaiming is held by the one Reclaim there is, and while the disk is taken
+	// down; trims by each step of a trim, and for writing by a move that begins: a
+	// discard must not pass the copy.
+	reclaiming mutex
 	trims      sync.RWMutex
 	ballast    ballast
-	closing    atomic.Int32 // takes the disk down: no new ballast
+	closing    atomic.Int32 // takes the disk down: no new ballast, no trim
 }
 
 // Targets are the device-mapper targets a node needs.
@@ -103,7 +104,7 @@ func (m *Manager) handle(d contract.DiskID) *handle {
 	defer m.mu.Unlock()
 	h := m.disks[d]
 	if h == nil {
-		h = &handle{mu: newMutex(), failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
+		h = &handle{mu: newMutex(), reclaiming: newMutex(), failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
 		h.over.L = h.mu
 		m.disks[d] = h
 	}

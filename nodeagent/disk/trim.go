@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 )
@@ -71,19 +72,23 @@ func (m *Manager) Reclaim(ctx context.Context, d contract.DiskID) (contract.Trim
 	if err != nil || !ok || before.Move != nil {
 		return out, err
 	}
+	if err := m.step(ctx, "reclaim"); err != nil {
+		return out, err
+	}
 	_, next, err := m.trim(ctx, d, mnt, h.trimAt, true)
 	h.trimAt = next // of the one Reclaim there is
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return out, err
 	}
-	ctx = context.WithoutCancel(ctx) // what was freed is to be counted
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), countPatience) // what was freed is to be counted
+	defer cancel()
 	h, err = m.lockLive(ctx, d)
 	if err != nil {
 		return out, err
 	}
 	defer h.mu.Unlock()
 	if h.view == nil || h.swapping {
-		return out, nil
+		return out, errMoving
 	}
 	if err := m.commitPool(h.view.active); err != nil {
 		return out, err
@@ -105,14 +110,27 @@ func (m *Manager) commitPool(b *backing) error {
 	return errors.Join(err, e)
 }
 
-// copying tells whether a disk's mirror runs.
+// copying tells whether a disk's mirror runs, or may: a trim beside one is worse
+// than none.
 func (m *Manager) copying(d contract.DiskID) bool {
 	_, mirrored, err := m.mirrorState(d)
-	return err == nil && mirrored
+	return err != nil || mirrored
 }
 
-// errGiveWay says that a growth waits for what a trim holds.
-var errGiveWay = errors.New("a growth comes first")
+// countPatience is how long Reclaim waits for the disk's lock at its end.
+const countPatience = 10 * time.Second
+
+// Reasons for which a Reclaim ends before it has seen the whole disk.
+var (
+	errGiveWay = errors.New("a growth comes first")
+	errMoving  = errors.New("a move has begun")
+	errClosing = errors.New("the disk is being taken down")
+)
+
+// gaveWay tells that a trim ended for one of them.
+func gaveWay(err error) bool {
+	return errors.Is(err, errGiveWay) || errors.Is(err, errMoving) || errors.Is(err, errClosing)
+}
 
 // trim trims where the pool has anything to give back, from first on. One that
 // gives way ends when a growth waits for the disk's lock.
@@ -127,8 +145,11 @@ func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount, first 
 	if err == nil {
 		size = int64(v.active.head.SizeBytes)
 		err = m.mapped(v.active, func(start, length uint64) error {
-			if givesWay && h.growing.Load() > 0 {
+			switch {
+			case givesWay && h.growing.Load() > 0:
 				return errGiveWay
+			case h.closing.Load() > 0:
+				return errClosing
 			}
 			for at := start / trimStep; at <= (start+length-1)/trimStep; at++ {
 				spans[int64(at*trimStep)] = true
@@ -146,7 +167,13 @@ func (m *Manager) trim(ctx context.Context, d contract.DiskID, mnt mount, first 
 		}
 		h.trims.RLock()
 		defer h.trims.RUnlock()
-		if m.copying(d) {
+		switch {
+		case h.closing.Load() > 0: // the open file would keep the filesystem mounted
+			return errClosing
+		case !m.copying(d):
+		case givesWay:
+			return errMoving
+		default:
 			return errTrimmed
 		}
 		if err := m.step(ctx, "trim-span"); err != nil {
