@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -23,7 +24,7 @@ func Clean(ctx workflow.Context, in contract.CleanInput) (contract.Result, error
 			return err
 		}
 		for _, l := range in.Leftovers {
-			if err := op.step(ctx, contract.PhaseRetire, alone, func() error { return c.remove(ctx, l) }); err != nil {
+			if err := op.step(ctx, contract.PhaseRetire, alone, func() error { return c.removeBesides(ctx, l) }); err != nil {
 				return err
 			}
 		}
@@ -47,16 +48,21 @@ func (c *clean) check(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	c.facts, c.m = facts, nil
+	c.facts, c.m, c.rehomed = facts, nil, false
 	if c.node == "" {
 		return nil
 	}
-	m, err := c.measure(ctx)
+	// A node that does not answer is not waited for: the disk's lock is for what
+	// the disk needs.
+	m, err := contract.MeasureDisk.Execute(askNode(ctx, c.node), contract.MeasureDiskInput{Disk: c.disk})
 	if _, refused := contract.AsRefusal(err); refused {
 		return nil // attached, and not assembled
 	}
+	if err != nil {
+		return nodeRefusal(c.node, err).WithDisk(c.disk)
+	}
 	c.m = &m
-	return err
+	return nil
 }
 
 // fate notes what becomes of a leftover; a step that runs again corrects itself.
@@ -65,8 +71,31 @@ func (c *clean) fate(l contract.Leftover, deleted bool, format string, args ...a
 	c.result.Fates = append(c.result.Fates, contract.Fate{Leftover: l, Deleted: deleted, Why: fmt.Sprintf(format, args...)})
 }
 
-// remove decides about one volume and carries it out.
+// removeBesides makes the room that a filling disk asked for, and then removes: a
+// disk must not fill up while what it does not need is looked at.
+func (c *clean) removeBesides(ctx workflow.Context, l contract.Leftover) error {
+	for c.node != "" {
+		p, ok := c.signals.takePressure()
+		if !ok {
+			break
+		}
+		err := c.makeRoom(ctx, p)
+		c.noteRoom(ctx, p, err)
+		if errors.Is(err, errYield) {
+			return err
+		}
+	}
+	return c.remove(ctx, l)
+}
+
+// remove decides about one volume and carries it out. What a rehome has changed
+// since the last look is looked at again.
 func (c *clean) remove(ctx workflow.Context, l contract.Leftover) error {
+	if c.rehomed {
+		if err := c.check(ctx); err != nil {
+			return err
+		}
+	}
 	var v *contract.VolumeFacts
 	for i := range c.facts.Volumes {
 		if c.facts.Volumes[i].ID == l.Volume {
@@ -86,6 +115,10 @@ func (c *clean) remove(ctx workflow.Context, l contract.Leftover) error {
 	}
 	if c.m != nil && (member(c.m.Members, v.ID) || c.m.Move != nil && member(c.m.Move.Members, v.ID)) {
 		c.fate(l, false, "kept: node %s uses it, whatever its tags say", c.node)
+		return nil
+	}
+	if v.Role == contract.RoleRetired && !c.replaced(*v) {
+		c.fate(l, false, "kept: EC2 shows no active volume of a later generation by now; it may be the last copy of the disk")
 		return nil
 	}
 	host := v.Node
@@ -120,6 +153,11 @@ func (c *clean) remove(ctx workflow.Context, l contract.Leftover) error {
 	return err
 }
 
+// replaced says that the disk has an active volume of a later generation.
+func (c *clean) replaced(v contract.VolumeFacts) bool {
+	return slices.ContainsFunc(c.facts.Active(), func(a contract.VolumeFacts) bool { return a.Generation > v.Generation })
+}
+
 // inspect attaches the volume where it is not, reads its header, and detaches it.
 // It returns why the volume must be kept; empty: everything agrees that nothing
 // needs it.
@@ -133,8 +171,18 @@ func (c *clean) inspect(ctx workflow.Context, v contract.VolumeFacts, host strin
 			return "", err
 		}
 	}
-	res, rerr := contract.ReadHeaders.Execute(askNode(ctx, host), contract.ReadHeadersInput{Volumes: []string{v.ID}})
+	ask := contract.ReadHeadersInput{Volumes: []string{v.ID}}
+	res, rerr := contract.ReadHeaders.Execute(askNode(ctx, host), ask)
+	if rerr == nil && open(res, v.ID) {
+		// What looks at every new device has it open for a moment.
+		if err := workflow.Sleep(ctx, lookAgain); err != nil {
+			return "", err
+		}
+		res, rerr = contract.ReadHeaders.Execute(askNode(ctx, host), ask)
+	}
 	switch {
+	case rerr == nil && open(res, v.ID):
+		return "something on node " + host + " has it open, so it stays attached there", nil
 	case rerr != nil:
 		why = "its header was not read: " + nodeRefusal(host, rerr).Message
 	case len(res.Headers) != 1 || res.Headers[0].Volume != v.ID:
@@ -152,6 +200,11 @@ func (c *clean) inspect(ctx workflow.Context, v contract.VolumeFacts, host strin
 		return "", err
 	}
 	return why, nil
+}
+
+// open says that the volume is in use where its header was read.
+func open(res contract.ReadHeadersResult, volume string) bool {
+	return len(res.Headers) == 1 && res.Headers[0].Volume == volume && res.Headers[0].InUse
 }
 
 // disagrees says what of a volume's header speaks against deleting it.

@@ -115,7 +115,7 @@ func TestReapKeepsWhatSomethingSpeaksFor(t *testing.T) {
 		given func(*herd, contract.Leftover)
 		why   string
 	}{
-		"header says active": {contract.RoleRetired, 1, func(h *herd, l contract.Leftover) {
+		"header says active": {contract.RoleRetired, 0, func(h *herd, l contract.Leftover) {
 			h.nodes.Put(stubnode.Disk{ID: "d-00000000000000abc", Members: []contract.Member{{Volume: l.Volume}}})
 		}, "belongs to disk d-00000000000000abc"},
 		"a member whatever its tags say": {contract.RoleRetired, 1, func(h *herd, l contract.Leftover) {
@@ -143,6 +143,12 @@ func TestReapKeepsWhatSomethingSpeaksFor(t *testing.T) {
 			h.disks[id].Volumes[0].Node, h.disks[id].Volumes[1].Zone = "", "us-east-1z"
 			h.nodes.With(id, func(d *stubnode.Disk) { d.Node = "" })
 		}, "no node in zone us-east-1z"},
+		"the active volume is gone by now": {contract.RoleRetired, 0, func(h *herd, l contract.Leftover) {
+			d := h.disks[id]
+			d.Volumes = d.Volumes[1:]
+			h.disks[id] = d
+			h.nodes.With(id, func(d *stubnode.Disk) { d.Node, d.Retired[0] = "", []string{l.Volume} })
+		}, "may be the last copy"},
 		"its node does not answer": {contract.RoleRetired, 0, func(h *herd, _ contract.Leftover) {
 			h.nodes.SetHook(func(name, _ string, after bool) error {
 				if name == string(contract.ReadHeaders) && !after {
