@@ -18,12 +18,14 @@ type pool struct {
 // request is a growth that was asked for and not yet seen.
 type request struct {
 	wake chan struct{} // capacity 1: there is a newer event
+	// since is when growth was first asked for in vain: later than a growth that
+	// came, and than a ceiling. Of the goroutine that pursues the request.
+	since time.Time
 
 	// Guarded by Sentinel.mu.
 	latest disk.Event
 	fresh  bool      // latest came after the last call
 	lifted bool      // the ceiling that was told is no longer one
-	since  time.Time // when growth was first asked for
 	warned time.Time // when it was last told that it is overdue
 }
 
@@ -46,7 +48,11 @@ func (s *Sentinel) pursue(ctx context.Context, key pool, r *request) {
 			}
 			pause = wait
 		}
-		switch s.await(ctx, key, r, sent, pause) {
+		why := s.await(ctx, key, r, sent, pause)
+		if hushed {
+			r.since = time.Now() // nothing was asked for until now
+		}
+		switch why {
 		case over:
 			return
 		case urgent:
@@ -90,6 +96,9 @@ func (s *Sentinel) await(ctx context.Context, key pool, r *request, sent disk.Ev
 				return urgent
 			}
 			if s.urgent(r, sent) {
+				if s.peek(r).Pressure.BackingBytes > sent.Pressure.BackingBytes {
+					r.since = time.Now()
+				}
 				sleep(ctx, s.timing.gap-time.Since(began))
 				return urgent
 			}
@@ -208,6 +217,9 @@ func (s *Sentinel) relieved(ctx context.Context, key pool, r *request, sent disk
 	if gone || (grown || emptied) && !full && !news {
 		s.forget(key)
 		return true
+	}
+	if grown {
+		r.since = time.Now()
 	}
 	now.FillRate = max(now.FillRate, s.usage.FillRate(key.disk, key.generation, now.UsedBytes))
 	r.latest.Pressure = now

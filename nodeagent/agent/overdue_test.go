@@ -192,3 +192,46 @@ func TestSentinelAtThePolicysCeiling(t *testing.T) {
 		require.InDelta(t, waited, w.gauge("ebb_disk_write_wait_seconds_total"), 0)
 	})
 }
+
+// A pool that did grow, and fills again, is not overdue since it was first asked for;
+// neither is one whose ceiling was lifted a moment ago.
+func TestSentinelCountsFromTheLastGrowth(t *testing.T) {
+	const overdue = "ebb_disk_growth_overdue_seconds"
+	watching(t, func(w *watched) {
+		fill := func(m *contract.Measurement) {
+			m.PoolUsedBytes, m.FilesystemUsedBytes, m.FillRate = m.PoolBytes-contract.GiB/8, m.PoolBytes-contract.GiB/8, float64(contract.GiB)/120
+		}
+		for range 8 { // each growth comes within a minute, and is used up
+			w.set(fill)
+			w.disks.pressure(testDisk, disk.EventPressure)
+			w.wait(50 * time.Second)
+			w.set(func(m *contract.Measurement) { m.BackingBytes += contract.GiB; m.PoolBytes += contract.GiB })
+			w.set(fill)
+			w.disks.pressure(testDisk, disk.EventPressure)
+			w.wait(10 * time.Second)
+		}
+		require.Greater(t, len(w.asked.sent()), 8)
+		require.Zero(t, w.gauge(overdue))
+		require.NotContains(t, w.log.take(), "has not grown since it was asked for")
+		w.wait(10 * time.Minute)
+		require.InDelta(t, 600, w.gauge(overdue), 30)
+	})
+	watching(t, func(w *watched) {
+		w.guide(contract.Guide{CeilingGiB: 4})
+		w.set(func(m *contract.Measurement) {
+			m.PoolUsedBytes, m.FilesystemUsedBytes, m.Full = m.PoolBytes, m.PoolBytes, true
+		})
+		w.disks.pressure(testDisk, disk.EventFull)
+		for range 10 { // it is told again now and then
+			w.wait(30 * time.Minute)
+			require.Zero(t, w.gauge(overdue))
+		}
+		w.guide(contract.Guide{CeilingGiB: 6})
+		w.log.take()
+		w.wait(4 * time.Minute)
+		require.Zero(t, w.gauge(overdue), "it has been wanted for 4 minutes only")
+		require.NotContains(t, w.log.take(), "has not grown since it was asked for")
+		w.wait(26 * time.Minute)
+		require.InDelta(t, 1800, w.gauge(overdue), 20)
+	})
+}
