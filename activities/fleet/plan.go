@@ -132,7 +132,7 @@ func retiring(ctx context.Context) (map[string]bool, error) {
 // running goes through the workflows that run whose ids have a prefix.
 func running(ctx context.Context, prefix string, each func(rest string, w *workflowpb.WorkflowExecutionInfo)) error {
 	c := activity.GetClient(ctx)
-	namespace := activity.GetInfo(ctx).WorkflowNamespace
+	namespace := activity.GetInfo(ctx).Namespace
 	var page []byte
 	for n := 0; ; {
 		res, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{

@@ -147,7 +147,7 @@ func run(t *testing.T, p plan) {
 	}
 	require.NoError(t, each(disks, func(d *disk) error { return d.hold(ctx, l, p.levels[0]) }))
 	s := &summary{Disks: len(disks)}
-	s.UtilizationStart = utilization(t, ctx, l, s)
+	s.UtilizationStart = utilization(ctx, t, l, s)
 	say("%d disks hold %.1f GiB each, utilization %.0f%%; policy on", len(disks), p.levels[0], 100*s.UtilizationStart)
 
 	file := filepath.Join(dir, "policy.yaml")
@@ -211,11 +211,11 @@ func run(t *testing.T, p plan) {
 	seen.Wait()
 	require.NoError(t, err)
 	require.NoError(t, pause(ctx, l), "no operation is left running")
-	s.UtilizationEnd = utilization(t, ctx, l, s)
+	s.UtilizationEnd = utilization(ctx, t, l, s)
 	s.Minutes = time.Since(enforced).Minutes()
 
 	require.NoError(t, each(disks, func(d *disk) error { return d.end(ctx, l, s) }))
-	operations(t, ctx, l, s)
+	operations(ctx, t, l, s)
 	require.NoError(t, l.Until(ctx, time.Minute, "retired volumes are gone", func(context.Context) error {
 		if s.VolumesAtEnd = len(l.EC2.Volumes()); s.VolumesAtEnd > len(disks)+s.Disks/2 {
 			return fmt.Errorf("%d volumes", s.VolumesAtEnd)
@@ -349,7 +349,7 @@ func look(ctx context.Context, l *lab.Lab, s *summary) (float64, error) {
 	return float64(used) / float64(backing), nil
 }
 
-func utilization(t *testing.T, ctx context.Context, l *lab.Lab, s *summary) float64 {
+func utilization(ctx context.Context, t *testing.T, l *lab.Lab, s *summary) float64 {
 	t.Helper()
 	u, err := look(ctx, l, s)
 	require.NoError(t, err)
@@ -377,7 +377,7 @@ func pause(ctx context.Context, l *lab.Lab) error {
 }
 
 // operations counts what was done.
-func operations(t *testing.T, ctx context.Context, l *lab.Lab, s *summary) {
+func operations(ctx context.Context, t *testing.T, l *lab.Lab, s *summary) {
 	t.Helper()
 	c, err := l.Client(ctx)
 	require.NoError(t, err)
