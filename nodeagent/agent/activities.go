@@ -58,9 +58,7 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 		activity: contract.DisassembleDisk,
 		check:    func(in contract.DisassembleDiskInput) error { return in.Disk.Validate() },
 		about:    func(in contract.DisassembleDiskInput) subject { return subject{disk: in.Disk} },
-		do: short(func(ctx context.Context, in contract.DisassembleDiskInput) (struct{}, error) {
-			return struct{}{}, d.Disassemble(ctx, in.Disk)
-		}),
+		do:       short(a.disassemble),
 	}.register(r, a)
 	handler[contract.MeasureDiskInput, contract.Measurement]{
 		activity: contract.MeasureDisk,
@@ -167,6 +165,16 @@ func (a *Activities) registerMove(r worker.ActivityRegistry) {
 			return struct{}{}, d.Throttle(ctx, in)
 		}),
 	}.register(r, a)
+}
+
+// disassemble takes a disk down. What its policy wanted is forgotten with it: when
+// the disk comes back, that may be something else.
+func (a *Activities) disassemble(ctx context.Context, in contract.DisassembleDiskInput) (none struct{}, err error) {
+	if err := a.disks.Disassemble(ctx, in.Disk); err != nil {
+		return none, err
+	}
+	a.usage.forgetGuide(in.Disk)
+	return none, nil
 }
 
 // evacuate counts what was copied. A repeat after the end of a copy counts it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -244,4 +245,21 @@ func TestSurveyTellsABadGuide(t *testing.T) {
 		require.NotNil(t, got.Measurement)
 		require.Equal(t, *good.Guide, s.usage.guides[testDisk], "the last good one holds")
 	}
+}
+
+// A disk that leaves the node takes its guide with it; one that stays keeps it.
+func TestGuideLeavesWithItsDisk(t *testing.T) {
+	d, u := newFakeDisks(testDisk), NewUsage()
+	a := NewActivities(d, u, NewMetrics(u, "test"), nil, slog.New(slog.DiscardHandler))
+	u.setGuide(testDisk, contract.Guide{CeilingGiB: 4, FailAtCeiling: true})
+	d.handle(func(context.Context, string, func(contract.CopyProgress)) error { return errors.New("in use") })
+	_, err := a.disassemble(t.Context(), contract.DisassembleDiskInput{Disk: testDisk})
+	require.ErrorContains(t, err, "in use")
+	_, told := u.guide(testDisk)
+	require.True(t, told)
+	d.handle(nil)
+	_, err = a.disassemble(t.Context(), contract.DisassembleDiskInput{Disk: testDisk})
+	require.NoError(t, err)
+	_, told = u.guide(testDisk)
+	require.False(t, told)
 }
