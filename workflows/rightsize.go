@@ -27,6 +27,11 @@ const (
 	shardPatience = 10 * time.Minute
 	// most of the lists of a result.
 	mostHeld = 100
+	// childrenMost is how many operations and proposals one run begins at most,
+	// whatever its input says: a workflow with 2000 children that run gets no further.
+	childrenMost = 1900
+	// childrenTogether are begun in one answer to Temporal, which holds 4 MiB.
+	childrenTogether = 200
 )
 
 // rightsize is one run of Rightsize.
@@ -40,6 +45,7 @@ type rightsize struct {
 
 	shards, looked int
 	running        plan.Running // the census', and what this run has under way
+	freed          int          // moves of this run that have ended
 	ended          bool         // the feeding: what ends later is not counted
 }
 
@@ -213,7 +219,30 @@ func (r *rightsize) propose(ctx workflow.Context) {
 	if expiry == 0 {
 		expiry = contract.DefaultExpiry
 	}
-	ask := r.ask[:min(len(r.ask), r.in.MaxStarts)]
+	most := asksAtMost(r.in.MaxStarts, len(r.do))
+	ask := r.ask[:min(len(r.ask), most)]
+	for _, d := range r.ask[len(ask):] {
+		r.held(d, fmt.Sprintf("this run asks for %d approvals at most", most))
+	}
+	for part := range slices.Chunk(ask, childrenTogether) {
+		r.proposeThese(beyond(ctx), part, expiry)
+	}
+}
+
+// asksAtMost is how many approvals a run asks for beside the operations it may
+// begin: those go first where there is no room for both.
+func asksAtMost(maxStarts, operations int) int {
+	return min(maxStarts, childrenMost-min(operations, maxStarts, childrenMost))
+}
+
+// beyond is for what goes on by itself when the run ends, also when it is
+// cancelled.
+func beyond(ctx workflow.Context) workflow.Context {
+	ctx, _ = workflow.NewDisconnectedContext(ctx)
+	return ctx
+}
+
+func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expiry time.Duration) {
 	children := make([]workflow.ChildWorkflowFuture, len(ask))
 	for i, d := range ask {
 		name, input, why := fleet.Operation(d, r.rules[d.Rule], r.in.Settings)
@@ -273,21 +302,27 @@ func (r *rightsize) feed(ctx workflow.Context) {
 	left := r.do
 	for len(left) > 0 && ctx.Err() == nil {
 		now, later := plan.Schedule(workflow.Now(ctx), left, r.census.Budgets, r.running)
-		if room := r.in.MaxStarts - len(r.result.Started); len(now) > room {
+		most := min(r.in.MaxStarts, childrenMost-len(r.result.Proposed))
+		if room := most - len(r.result.Started); len(now) > room {
 			for _, d := range now[room:] {
-				r.held(d, fmt.Sprintf("one run begins %d operations at most", r.in.MaxStarts))
+				r.held(d, fmt.Sprintf("one run begins %d operations at most", most))
 			}
+			r.heldBy(left, later)
 			now, later = now[:room], nil
 		}
-		r.start(ctx, now)
+		freed := r.freed
+		for part := range slices.Chunk(now, childrenTogether) {
+			if ctx.Err() == nil {
+				r.start(beyond(ctx), part)
+			}
+		}
 		left = keep(left, later)
 		if !slices.ContainsFunc(left, func(d plan.Decision) bool { return d.Action == plan.Shrink }) {
 			r.heldBy(left, later) // no end of a move makes room for them
 			break
 		}
 		r.show(ctx, fmt.Sprintf("%d wait for a budget", len(left)))
-		moves := r.running.Moves
-		free, err := workflow.AwaitWithTimeout(ctx, max(until.Sub(workflow.Now(ctx)), 0), func() bool { return r.running.Moves < moves })
+		free, err := workflow.AwaitWithTimeout(ctx, max(until.Sub(workflow.Now(ctx)), 0), func() bool { return r.freed > freed })
 		if err != nil || !free {
 			r.heldBy(left, later)
 			break
@@ -372,6 +407,9 @@ func (r *rightsize) follow(ctx workflow.Context, f workflow.Future, d plan.Decis
 		return
 	}
 	r.take(d, -1)
+	if d.Action == plan.Shrink {
+		r.freed++
+	}
 	b := &r.result.Started[n]
 	switch {
 	case err != nil:

@@ -20,6 +20,8 @@ const (
 	modifiedMost = 8
 	// modifiedWindow is for how long EBS counts a modification.
 	modifiedWindow = 24 * time.Hour
+	// modifiedSkew is how far EC2's clock may be ahead of the worker's.
+	modifiedSkew = time.Hour
 )
 
 // modifiedTimes reads the tag ebb:modified. What is no time is left out: the tag
@@ -55,10 +57,11 @@ func latest(lists ...[]time.Time) []time.Time {
 	return slices.Clip(out[max(0, len(out)-modifiedMost):])
 }
 
-// counting leaves out the times that EBS does not count any more.
+// counting leaves out the times that EBS does not count any more, and those that
+// cannot be: a damaged tag must not crowd out what is noted next.
 func (a *Activities) counting(times []time.Time) []time.Time {
-	since := a.Now().Add(-modifiedWindow)
-	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return t.Before(since) })
+	since, until := a.Now().Add(-modifiedWindow), a.Now().Add(modifiedSkew)
+	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return t.Before(since) || t.After(until) })
 }
 
 // remember notes on the volume when a modification was asked for. A time is noted
@@ -76,7 +79,7 @@ func (a *Activities) remember(ctx context.Context, disk contract.DiskID, v types
 // note adds times to the volume's tag. The tag only serves planning: without the
 // right to set it, or when EC2 does not take it, the operation goes on.
 func (a *Activities) note(ctx context.Context, disk contract.DiskID, volume string, have []time.Time, more ...[]time.Time) []time.Time {
-	want := latest(a.counting(latest(append(more, have)...)))
+	want := latest(a.counting(slices.Concat(append(more, have)...)))
 	news := slices.ContainsFunc(want, func(t time.Time) bool { return !slices.ContainsFunc(have, t.Equal) })
 	if !news {
 		return have

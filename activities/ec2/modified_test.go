@@ -49,6 +49,21 @@ func TestModifyVolumeNotesWhen(t *testing.T) {
 	}, 5*time.Second, 5*time.Millisecond)
 }
 
+// A damaged tag may name times to come. They would be the latest for ever, and
+// what is modified from now on would never be noted.
+func TestModifyVolumeDropsTimesToCome(t *testing.T) {
+	f := start(t, quickOptimize)
+	var future []time.Time
+	for i := range 8 {
+		future = append(future, time.Now().Add(time.Duration(1000+i)*time.Hour))
+	}
+	id := f.seed(ec2sim.Seed{Volumes: []ec2sim.Volume{vol(disk, contract.RoleActive, 1, 0, nodeA, contract.TagModified, unix(future...))}})[0]
+	_, err := f.ModifyVolume(t.Context(), contract.ModifyVolumeInput{Disk: disk, Volume: id, SizeGiB: 120})
+	require.NoError(t, err)
+	sim, _ := f.sim.Volume(id)
+	require.Equal(t, unix(sim.Modifications[0].Start), f.tag(id, contract.TagModified))
+}
+
 // The answer is lost, or the tag is not taken: the run after notes the very same
 // modification.
 func TestModifyVolumeNotesALostModificationOnce(t *testing.T) {
