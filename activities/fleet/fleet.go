@@ -51,8 +51,11 @@ type Options struct {
 	// Retiring tells the volumes that a Retire workflow deletes when their grace
 	// period, which may be longer than Reap's, is over; nil: as Operations.
 	Retiring func(ctx context.Context) (map[string]bool, error)
-	Prices   plan.Prices
-	Limits   plan.Limits // zero: plan.DefaultLimits
+	// Kept tells that somebody cancelled the Retire workflow of a retired volume:
+	// Reap only reports it. Nil: Temporal is asked, unless Retiring is given.
+	Kept   func(ctx context.Context, volume string) (bool, error)
+	Prices plan.Prices
+	Limits plan.Limits // zero: plan.DefaultLimits
 	// Cluster that the disks are in, for policies.
 	Cluster string
 	Metrics prometheus.Registerer // nil: none
@@ -70,6 +73,9 @@ type Activities struct {
 func New(o Options) *Activities {
 	if o.Operations == nil {
 		o.Operations = visible
+	}
+	if o.Kept == nil && o.Retiring == nil {
+		o.Kept = kept
 	}
 	if o.Retiring == nil {
 		o.Retiring = retiring
@@ -265,6 +271,17 @@ func (a *Activities) Leftovers(ctx context.Context, in contract.ReapInput) (flee
 	const most = 1000
 	out := fleet.Leftovers{Leftovers: found, More: len(found) > most}
 	out.Leftovers = found[:min(len(found), most)]
+	for i := range out.Leftovers {
+		l := &out.Leftovers[i]
+		if l.Suspect || l.Role != contract.RoleRetired || l.Volume == "" || a.Kept == nil {
+			continue
+		}
+		if keep, err := a.Kept(ctx, l.Volume); err != nil {
+			return fleet.Leftovers{}, err
+		} else if keep {
+			l.Suspect, l.Reason = true, l.Reason+", but its Retire workflow was cancelled to keep it"
+		}
+	}
 	return out, nil
 }
 
