@@ -26,8 +26,11 @@ import (
 // The kernel frees the file when the agent ends, or at the next mount after a power
 // cut: from then on writes that find no room wait, as they do without a ballast.
 type ballast struct {
-	// held is what it takes of the filesystem, in bytes.
-	held atomic.Int64
+	// held is what it takes of the filesystem, in bytes. It lags behind while the
+	// ballast is resized: changes is odd then, and another afterwards.
+	held    atomic.Int64
+	changes atomic.Int64
+	known   atomic.Int64 // what files used when it was last seen
 
 	mu sync.Mutex // guards the rest, and is held while the ballast is changed
 	f  *os.File   // nil: there is none
@@ -78,18 +81,20 @@ func (m *Manager) failing(d contract.DiskID, h *handle) bool {
 }
 
 // limit brings a disk's ballast in line with its pool, in a goroutine of its own,
-// one at a time. The caller holds the disk's lock.
-func (m *Manager) limit(ctx context.Context, d contract.DiskID, h *handle, handle func(Event)) {
+// one at a time. The caller holds the disk's lock. False: a ballast that is not
+// wanted any more may come out of the change that is under way; look again soon.
+func (m *Manager) limit(ctx context.Context, d contract.DiskID, h *handle, handle func(Event)) bool {
 	if h.swapping {
-		return
+		return true
 	}
 	fail := m.failing(d, h)
-	if !fail && h.ballast.held.Load() == 0 || !h.ballast.mu.TryLock() {
-		return
+	if !h.ballast.mu.TryLock() {
+		return fail
 	}
-	if h.closing.Load() > 0 { // with the lock held: who closes either is seen, or waits for it
+	// With the lock held: who closes either is seen, or waits for it.
+	if h.closing.Load() > 0 || !fail && h.ballast.held.Load() == 0 {
 		h.ballast.mu.Unlock()
-		return
+		return true
 	}
 	var b backing
 	if fail {
@@ -113,6 +118,7 @@ func (m *Manager) limit(ctx context.Context, d contract.DiskID, h *handle, handl
 			m.Logger.Warn("limit the filesystem to the policy's ceiling", "disk", d, "error", err)
 		}
 	}()
+	return true
 }
 
 // dropBallast gives a disk's filesystem all its room back. It waits for a change
@@ -127,10 +133,30 @@ func (a *ballast) drop() bool {
 	if a.f == nil {
 		return false
 	}
-	_ = a.f.Close() // the kernel frees it
+	a.changes.Add(1)
+	defer a.changes.Add(1)
+	_ = unix.Ftruncate(int(a.f.Fd()), 0) // at once: xfs frees a closed file's blocks later
+	_ = a.f.Close()
 	a.f, a.told, a.trimmed = nil, false, time.Time{}
 	a.held.Store(0)
 	return true
+}
+
+// usage is the filesystem's size and what its files use of it. While the ballast is
+// resized nobody can tell them apart: then it is what they used before. It does not
+// wait.
+func (a *ballast) usage(mnt mount) (total, used int64, err error) {
+	before := a.changes.Load()
+	if total, used, err = mnt.usage(); err != nil {
+		return 0, 0, err
+	}
+	held := a.held.Load()
+	if before%2 != 0 || a.changes.Load() != before {
+		return total, a.known.Load(), nil
+	}
+	used = max(0, used-held)
+	a.known.Store(used)
+	return total, used, nil
 }
 
 // room is what a pool and the filesystem over it have, in bytes.
@@ -259,6 +285,11 @@ func (a *ballast) resize(mnt mount, bytes int64) error {
 		return nil
 	}
 	if a.f == nil {
+		if a.known.Load() == 0 { // nobody has measured it yet
+			if _, _, err := a.usage(mnt); err != nil {
+				return err
+			}
+		}
 		fd, err := unix.Open(mnt.path, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if errors.Is(err, unix.EROFS) {
 			return nil // nobody writes
@@ -268,6 +299,19 @@ func (a *ballast) resize(mnt mount, bytes int64) error {
 		}
 		a.f = os.NewFile(uintptr(fd), mnt.path)
 	}
+	a.changes.Add(1)
+	err := a.take(bytes)
+	a.changes.Add(1)
+	if a.held.Load() == 0 { // an open file would only keep the filesystem mounted
+		a.drop()
+	}
+	if err != nil {
+		return fmt.Errorf("take %d bytes of %s: %w", bytes, mnt.path, err)
+	}
+	return nil
+}
+
+func (a *ballast) take(bytes int64) error {
 	fd := int(a.f.Fd())
 	var err error
 	if held := a.held.Load(); bytes < held {
@@ -288,10 +332,7 @@ func (a *ballast) resize(mnt mount, bytes int64) error {
 	if e := unix.Fstat(fd, &st); e == nil {
 		a.held.Store(st.Blocks * 512)
 	}
-	if err != nil {
-		return fmt.Errorf("take %d bytes of %s: %w", bytes, mnt.path, err)
-	}
-	return nil
+	return err
 }
 
 func syncMount(mnt mount) error {

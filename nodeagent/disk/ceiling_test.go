@@ -184,3 +184,33 @@ func TestNodeCeilingAndMove(t *testing.T) {
 	require.True(t, b.writable(2*gib)(), "nobody told the next agent")
 	b.check(contract.XFS)
 }
+
+// TestNodeCeilingIsNoUse: what a filesystem uses is measured right while its
+// ballast comes and goes.
+func TestNodeCeilingIsNoUse(t *testing.T) {
+	for _, fs := range []contract.Filesystem{contract.XFS, contract.Ext4} {
+		t.Run(string(fs), func(t *testing.T) {
+			b := newBench(t)
+			m := b.create(fs, 16*gib, 512*mib)
+			_, stopWatch := b.watch()
+			defer stopWatch()
+			least, most := m.FilesystemUsedBytes, m.FilesystemUsedBytes
+			until := func(g contract.Guide, limited bool) {
+				b.Guide(b.disk, g)
+				require.Eventually(t, func() bool {
+					reached := b.writable(8*gib)() != limited
+					m, err := b.Measure(t.Context(), b.disk)
+					require.NoError(t, err)
+					least, most = min(least, m.FilesystemUsedBytes), max(most, m.FilesystemUsedBytes)
+					return reached
+				}, 15*time.Second, 10*time.Millisecond)
+			}
+			for range 6 {
+				until(contract.Guide{CeilingGiB: 1, FailAtCeiling: true}, true)
+				until(contract.Guide{CeilingGiB: 1}, false)
+			}
+			t.Logf("between %d and %d MiB", least/mib, most/mib)
+			require.Less(t, most-least, 64*mib)
+		})
+	}
+}

@@ -96,10 +96,9 @@ func (m *Manager) measure(ctx context.Context, d contract.DiskID, h *handle) (co
 		return out, err
 	} else if ok {
 		out.MountPath = mnt.path
-		if out.FilesystemBytes, out.FilesystemUsedBytes, err = mnt.usage(); err != nil {
+		if out.FilesystemBytes, out.FilesystemUsedBytes, err = h.ballast.usage(mnt); err != nil {
 			return out, err
 		}
-		out.FilesystemUsedBytes = max(0, out.FilesystemUsedBytes-h.ballast.held.Load())
 	}
 	m.remember(ctx, h, out, top)
 	if n := h.view.incoming; n != nil && n.head.Move != createMove {

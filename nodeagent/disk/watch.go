@@ -88,9 +88,10 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 		}
 	}
 	var events []Event
+	limited := true
 	if h.view != nil {
 		events = m.pools(d, h)
-		m.limit(ctx, d, h, handle)
+		limited = m.limit(ctx, d, h, handle)
 	}
 	h.mu.Unlock()
 	for _, e := range events {
@@ -112,7 +113,7 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 	for _, e := range events {
 		handle(e)
 	}
-	return dropped == nil
+	return dropped == nil && limited
 }
 
 // pools tells which of a disk's pools need to grow.
