@@ -221,3 +221,10 @@ func TestGrowTargetPacesADay(t *testing.T) {
 		require.LessOrEqual(t, len(modified), 4)
 	})
 }
+
+func TestModificationsToComeAreDamage(t *testing.T) {
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	u := plan.Usage{}.WithModified(now, []time.Time{now.Add(-time.Hour), now.Add(time.Minute), now.AddDate(5, 0, 0)})
+	require.Equal(t, 2, u.Spent)
+	require.LessOrEqual(t, u.FreeIn, 24*time.Hour)
+}
