@@ -60,16 +60,18 @@ func (u Usage) WithModified(now time.Time, modified []time.Time) Usage {
 }
 
 // lasting is what a growth must hold at least: what comes in during the horizon,
-// and at most as much again as is used, since a burst is not a trend. The last
-// modification of a day has to last until another is free, and leaves so much room
-// then that none is asked for.
+// and at most as much again as is used, since a burst is not a trend. The fewer of a
+// day's modifications are left, the further a growth goes; beyond the last it goes
+// as far as the rate leads until one is free, to four times what is used at most.
 func (u Usage) lasting(p Policy) int64 {
 	coming := u.FillRate * p.Horizon.Seconds()
 	used := float64(u.UsedBytes)
 	switch {
-	case u.Spent >= 3:
-		coming = max(used, u.FillRate*u.FreeIn.Seconds())
+	case u.Spent >= 4: // EBS may refuse the next one for as long
+		coming = max(used, min(u.FillRate*u.FreeIn.Seconds(), 3*used))
 		return int64(min((used+coming)/p.Utilization, float64(contract.MaxDiskBytes)))
+	case u.Spent == 3: // a rate of the moment is not a day's
+		return int64(min(2*used/p.Utilization, float64(contract.MaxDiskBytes)))
 	case u.Spent > 0:
 		pace := paces[min(u.Spent, len(paces)-1)]
 		coming = max(coming*max(pace.times, 1), pace.least*used)

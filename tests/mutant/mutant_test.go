@@ -78,7 +78,7 @@ var mutants = []mutant{
 	},
 	{
 		"full pools wait", "the kernel's minute is left in force and new pools fail at once", "stack.go",
-		"lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes))", "lowWater(int64(b.head.Bytes(format.Data)), 0)/b.head.BlockBytes, \"error_if_no_space\"))", "TestNodeFullPoolWaits",
+		"b.head.BlockBytes/sector, m.markBlocks(b)))", "b.head.BlockBytes/sector, m.markBlocks(b), \"error_if_no_space\"))", "TestNodeFullPoolWaits",
 	},
 	{
 		"full pools wait", "a pool that is given up keeps the writes it has no room for", "commit.go",
