@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +22,6 @@ import (
 
 	activity_fleet "github.com/ebb-storage/ebb/activities/fleet"
 	"github.com/ebb-storage/ebb/internal/contract"
-	"github.com/ebb-storage/ebb/internal/fleet"
 	"github.com/ebb-storage/ebb/internal/price"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/tests/stubnode"
@@ -35,35 +33,25 @@ const nodeB = "i-0000000000000000b"
 // herd is a small fleet: disks as EC2 knows them and, in stub nodes, as their
 // nodes do. The fleet's workflows and activities are the real ones; Grow and
 // Shrink change the volumes and nothing else.
-type herd struct {
-	nodes *stubnode.Nodes
+type herd struct{ *stubnode.Herd }
 
-	mu        sync.Mutex
-	disks     map[contract.DiskID]contract.DiskFacts
-	leftovers []contract.Leftover
-}
-
-func newHerd() *herd {
-	h := &herd{disks: map[contract.DiskID]contract.DiskFacts{}}
-	h.nodes = stubnode.New(h)
-	return h
-}
+func newHerd() *herd { return &herd{stubnode.NewHerd()} }
 
 // smallHerd is the fleet of the stories.
 func smallHerd() *herd {
 	h := newHerd()
-	h.add(1, "prod/ledger", nodeA, 100, 97)
-	h.add(2, "prod/search", nodeA, 500, 120)
-	h.add(3, "dev/home", nodeB, 400, 60)
-	h.add(4, "dev/scratch", nodeB, 300, 30)
-	h.add(5, "dev/cache", nodeB, 100, 76)
-	h.leftovers = []contract.Leftover{
+	h.Add(1, "prod/ledger", nodeA, 100, 97)
+	h.Add(2, "prod/search", nodeA, 500, 120)
+	h.Add(3, "dev/home", nodeB, 400, 60)
+	h.Add(4, "dev/scratch", nodeB, 300, 30)
+	h.Add(5, "dev/cache", nodeB, 100, 76)
+	h.Found = []contract.Leftover{
 		{
-			Disk: id(2), Volume: "vol-00000000000000902", GiB: 800, Role: contract.RoleRetired, Zone: "us-east-1a",
+			Disk: stubnode.HerdDisk(2), Volume: "vol-00000000000000902", GiB: 800, Role: contract.RoleRetired, Zone: "us-east-1a",
 			Since: time.Now().Add(-72 * time.Hour), Reason: "retired, and past its grace period",
 		},
 		{
-			Disk: id(3), Volume: "vol-00000000000000903", GiB: 40, Role: contract.RoleActive, Generation: 1, Zone: "us-east-1a",
+			Disk: stubnode.HerdDisk(3), Volume: "vol-00000000000000903", GiB: 40, Role: contract.RoleActive, Generation: 1, Zone: "us-east-1a",
 			Since: time.Now().Add(-9 * time.Hour), Reason: "two backings say that they are generation 1", Suspect: true,
 		},
 	}
@@ -88,9 +76,7 @@ func (h *herd) serve(t *testing.T, address, namespace string) {
 	activity_fleet.New(activity_fleet.Options{World: h, Prices: prices}).Register(w)
 	contract.ListDisks.Register(w, h.list)
 	contract.DescribeDisk.Register(w, func(_ context.Context, in contract.DescribeDiskInput) (contract.DiskFacts, error) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return h.disks[in.Disk], nil
+		return h.Disk(in.Disk), nil
 	})
 	w.RegisterActivityWithOptions(h.resize, activity.RegisterOptions{Name: "resize"})
 	require.NoError(t, w.Start())
@@ -99,40 +85,18 @@ func (h *herd) serve(t *testing.T, address, namespace string) {
 	require.NoError(t, err)
 	for _, n := range census.Nodes {
 		node := worker.New(c, contract.NodeQueue(n.Node), worker.Options{})
-		h.nodes.Register(node)
+		h.Nodes.Register(node)
 		require.NoError(t, node.Start())
 		t.Cleanup(node.Stop)
 	}
 }
 
-func id(n int) contract.DiskID { return contract.DiskID(fmt.Sprintf("d-%017x", n)) }
-
-// add makes disk n: a filesystem of 1000 GiB.
-func (h *herd) add(n int, name, node string, backingGiB, usedGiB int64) {
-	v := contract.VolumeFacts{
-		ID: fmt.Sprintf("vol-%017x", n), State: "in-use", SizeGiB: backingGiB, Type: "gp3", IOPS: 3000, ThroughputMiBs: 125, Zone: "us-east-1a",
-		Role: contract.RoleActive, Generation: 1, Node: node, AttachState: "attached", Tags: map[string]string{"team": fmt.Sprintf("t%d", n%2)},
-	}
-	h.disks[id(n)] = contract.DiskFacts{Disk: id(n), Name: name, Volumes: []contract.VolumeFacts{v}}
-	h.nodes.Put(stubnode.Disk{
-		ID: id(n), Name: name, SizeBytes: 1000 * contract.GiB, UsedBytes: usedGiB * contract.GiB, Node: node, Filesystem: contract.XFS,
-		Members: []contract.Member{{Volume: v.ID, Bytes: backingGiB * contract.GiB}},
-	})
-}
-
 // resize is what an operation does here: the disk's only volume has another size.
 func (h *herd) resize(_ context.Context, disk contract.DiskID, toGiB int64) (int64, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	f := h.disks[disk]
-	if len(f.Volumes) == 0 {
+	was, ok := h.Resize(disk, toGiB)
+	if !ok {
 		return 0, temporal.NewNonRetryableApplicationError("no such disk", "Test", nil)
 	}
-	was := f.Volumes[0].SizeGiB
-	f.Volumes = slices.Clone(f.Volumes)
-	f.Volumes[0].SizeGiB = toGiB
-	h.disks[disk] = f
-	h.nodes.With(disk, func(d *stubnode.Disk) { d.Members[0].Bytes = toGiB * contract.GiB })
 	return was, nil
 }
 
@@ -167,69 +131,14 @@ func (h *herd) shrink(ctx workflow.Context, in contract.ShrinkInput) (contract.R
 	return h.operation(ctx, contract.ShrinkWorkflow, in.Disk, in.ToGiB, in.ThrottleMiBs == 1)
 }
 
-func (h *herd) list(_ context.Context, in contract.ListDisksInput) (contract.ListDisksResult, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var out contract.ListDisksResult
-	for _, f := range h.disks {
-		if in.Node == "" || in.Node == f.Node() {
-			out.Disks = append(out.Disks, f)
-		}
+func (h *herd) list(ctx context.Context, in contract.ListDisksInput) (contract.ListDisksResult, error) {
+	var nodes []string
+	if in.Node != "" {
+		nodes = []string{in.Node}
 	}
-	return out, nil
+	disks, err := h.DisksOn(ctx, nodes)
+	return contract.ListDisksResult{Disks: disks}, err
 }
-
-// AttachedGiB implements stubnode.EC2.
-func (h *herd) AttachedGiB(node string) map[string]int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	out := map[string]int64{}
-	for _, d := range h.disks {
-		for _, v := range d.Volumes {
-			if v.Node == node {
-				out[v.ID] = v.SizeGiB
-			}
-		}
-	}
-	return out
-}
-
-// Census implements the fleet activities' World.
-func (h *herd) Census(context.Context) (fleet.Census, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	byNode := map[string]int{}
-	for _, d := range h.disks {
-		byNode[d.Node()]++
-	}
-	var c fleet.Census
-	for n, k := range byNode {
-		c.Nodes = append(c.Nodes, fleet.Node{Node: n, Zone: "us-east-1a", Disks: k})
-	}
-	slices.SortFunc(c.Nodes, func(a, b fleet.Node) int { return strings.Compare(a.Node, b.Node) })
-	return c, nil
-}
-
-// DisksOn implements the fleet activities' World.
-func (h *herd) DisksOn(_ context.Context, nodes []string) ([]contract.DiskFacts, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var out []contract.DiskFacts
-	for _, d := range h.disks {
-		if slices.Contains(nodes, d.Node()) {
-			out = append(out, d)
-		}
-	}
-	return out, nil
-}
-
-// Leftovers implements the fleet activities' World.
-func (h *herd) Leftovers(context.Context, time.Duration, time.Duration, time.Duration) ([]contract.Leftover, error) {
-	return h.leftovers, nil
-}
-
-// DeleteSnapshot implements the fleet activities' World.
-func (h *herd) DeleteSnapshot(context.Context, contract.DiskID, string) error { return nil }
 
 // TestPlanOfManyDisks reads what a run decided about 600 disks back from its
 // histories; with EBB_TEST_FULL about 10,000.
@@ -248,7 +157,7 @@ func TestPlanOfManyDisks(t *testing.T) {
 	address := server.FrontendHostPort()
 	h := newHerd()
 	for n := range nodes * each {
-		h.add(n, fmt.Sprintf("ns%d/data-%d", n%7, n), fmt.Sprintf("i-%017x", n%nodes), 500, int64(50+n%400))
+		h.Add(n, fmt.Sprintf("ns%d/data-%d", n%7, n), fmt.Sprintf("i-%017x", n%nodes), 500, int64(50+n%400))
 	}
 	ebb := func(args ...string) []byte {
 		var out, talk bytes.Buffer
@@ -312,7 +221,7 @@ func editsAtTheSameTime(t *testing.T, address string) {
 		own := connect()
 		go func() { // ends with its edit
 			_, err := own.EditRightsize(t.Context(), control.EditOptions{}, func(x *control.Timed[contract.RightsizeInput]) error {
-				s := contract.Switch{Mode: contract.Observe, Disk: string(id(n))}
+				s := contract.Switch{Mode: contract.Observe, Disk: string(stubnode.HerdDisk(n))}
 				x.Input.Switches = append(slices.DeleteFunc(x.Input.Switches, s.Same), s)
 				slices.SortFunc(x.Input.Switches, func(a, b contract.Switch) int { return strings.Compare(a.Disk, b.Disk) })
 				return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,18 +25,14 @@ import (
 
 // herd is many disks, whose operations are recorded instead of carried out.
 type herd struct {
+	*stubnode.Herd
 	t      *testing.T
 	env    *testsuite.TestWorkflowEnvironment
-	nodes  *stubnode.Nodes
 	prices plan.Prices
 
 	mu        sync.Mutex
-	disks     map[contract.DiskID]contract.DiskFacts
 	dead      map[string]bool
-	busy      map[contract.DiskID]bool // an operation runs there that visibility does not know yet
 	visible   map[contract.DiskID]activity_fleet.Operation
-	leftovers []contract.Leftover
-	snapshots []string // deleted
 	retiring  map[string]bool
 	grows     []contract.GrowInput
 	shrinks   []contract.ShrinkInput
@@ -46,9 +41,8 @@ type herd struct {
 }
 
 func newHerd(t *testing.T) *herd {
-	h := &herd{t: t, disks: map[contract.DiskID]contract.DiskFacts{}, dead: map[string]bool{}, busy: map[contract.DiskID]bool{}, takes: time.Minute}
-	h.nodes = stubnode.New(h)
-	h.nodes.SetHook(func(_, node string, after bool) error {
+	h := &herd{Herd: stubnode.NewHerd(), t: t, dead: map[string]bool{}, takes: time.Minute}
+	h.Nodes.SetHook(func(_, node string, after bool) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.dead[node] && !after {
@@ -76,7 +70,7 @@ func (h *herd) fresh() {
 	reg(contract.CleanWorkflow, workflows.Clean)
 	reg(contract.GrowWorkflow, h.grow)
 	reg(contract.ShrinkWorkflow, h.shrink)
-	h.nodes.Register(h.env)
+	h.Nodes.Register(h.env)
 	activity_fleet.New(activity_fleet.Options{
 		World: h, Prices: h.prices,
 		Operations: func(context.Context) (map[contract.DiskID]activity_fleet.Operation, error) { return h.visible, nil },
@@ -105,75 +99,9 @@ func (h *herd) shrink(ctx workflow.Context, in contract.ShrinkInput) (contract.R
 	return contract.Result{Disk: in.Disk, Outcome: contract.Done}, err
 }
 
-// add makes disk n on a node: a filesystem of 1000 GiB.
+// add makes disk n, of three namespaces in turn.
 func (h *herd) add(n int, node string, backingGiB, usedGiB int64) contract.DiskID {
-	id := contract.DiskID(fmt.Sprintf("d-%017x", n))
-	v := contract.VolumeFacts{
-		ID: fmt.Sprintf("vol-%017x", n), State: "in-use", SizeGiB: backingGiB, Type: "gp3", IOPS: 3000, ThroughputMiBs: 125,
-		Zone: zone, Role: contract.RoleActive, Generation: 1, Node: node, AttachState: "attached", Tags: map[string]string{"team": fmt.Sprint(n % 2)},
-	}
-	h.disks[id] = contract.DiskFacts{Disk: id, Name: fmt.Sprintf("ns%d/data-%d", n%3, n), Volumes: []contract.VolumeFacts{v}}
-	h.nodes.Put(stubnode.Disk{
-		ID: id, SizeBytes: 1000 * contract.GiB, UsedBytes: usedGiB * contract.GiB, Node: node,
-		Members: []contract.Member{{Volume: v.ID, Bytes: backingGiB * contract.GiB}},
-	})
-	return id
-}
-
-// AttachedGiB implements stubnode.EC2.
-func (h *herd) AttachedGiB(node string) map[string]int64 {
-	out := map[string]int64{}
-	for _, d := range h.disks {
-		for _, v := range d.Volumes {
-			if v.Node == node {
-				out[v.ID] = v.SizeGiB
-			}
-		}
-	}
-	return out
-}
-
-// Census implements fleet.World.
-func (h *herd) Census(context.Context) (fleet.Census, error) {
-	count := map[string]int{}
-	var c fleet.Census
-	for id, d := range h.disks {
-		if n := d.Node(); n != "" {
-			count[n]++
-		} else {
-			c.Detached = append(c.Detached, id)
-		}
-	}
-	for n, k := range count {
-		c.Nodes = append(c.Nodes, fleet.Node{Node: n, Zone: zone, Disks: k})
-	}
-	slices.SortFunc(c.Nodes, func(a, b fleet.Node) int { return strings.Compare(a.Node, b.Node) })
-	return c, nil
-}
-
-// DisksOn implements fleet.World.
-func (h *herd) DisksOn(_ context.Context, nodes []string) ([]contract.DiskFacts, error) {
-	if len(nodes) > fleet.ShardNodes {
-		return nil, fmt.Errorf("BROKEN: %d nodes at once", len(nodes))
-	}
-	var out []contract.DiskFacts
-	for _, d := range h.disks {
-		if slices.Contains(nodes, d.Node()) {
-			out = append(out, d)
-		}
-	}
-	return out, nil
-}
-
-// Leftovers implements fleet.World.
-func (h *herd) Leftovers(context.Context, time.Duration, time.Duration, time.Duration) ([]contract.Leftover, error) {
-	return h.leftovers, nil
-}
-
-// DeleteSnapshot implements fleet.World.
-func (h *herd) DeleteSnapshot(_ context.Context, _ contract.DiskID, id string) error {
-	h.snapshots = append(h.snapshots, id)
-	return nil
+	return h.Add(n, fmt.Sprintf("ns%d/data-%d", n%3, n), node, backingGiB, usedGiB)
 }
 
 func (h *herd) rightsize(in contract.RightsizeInput) contract.RightsizeResult {
@@ -218,7 +146,7 @@ func TestRightsizeObservesByDefault(t *testing.T) {
 	require.Equal(t, map[string]int{"Mode": 7}, r.Totals.Held)
 	require.Equal(t, int64(99+6*40+5*78)*contract.GiB, r.Totals.UsedBytes)
 	require.Greater(t, r.Totals.SavingUSDMonth, 100.0)
-	require.Nil(t, h.nodes.Guide("d-00000000000000001"), "observing changes nothing, not even what agents are told")
+	require.Nil(t, h.Nodes.Guide("d-00000000000000001"), "observing changes nothing, not even what agents are told")
 }
 
 func TestRightsizeEnforces(t *testing.T) {
@@ -250,7 +178,7 @@ defaults:
 	require.NoError(t, in.Validate())
 	require.NoError(t, h.grows[0].Validate())
 	require.Greater(t, h.grows[0].ToGiB, int64(100))
-	g := h.nodes.Guide("d-00000000000000008")
+	g := h.Nodes.Guide("d-00000000000000008")
 	require.NotNil(t, g)
 	require.NoError(t, g.Settings.Validate())
 	require.Equal(t, 0.10, g.HeadroomPercent)
@@ -279,7 +207,7 @@ func TestRightsizeSwitches(t *testing.T) {
 		Switches: []contract.Switch{
 			{Mode: contract.Observe},
 			{Mode: contract.Enforce, Namespace: "ns0"},
-			{Mode: contract.Recommend, Tags: map[string]string{"team": "0"}},
+			{Mode: contract.Recommend, Tags: map[string]string{"team": "t0"}},
 			{Mode: contract.Enforce, Disk: "ns2/data-2"},
 		},
 	})
@@ -306,13 +234,13 @@ func TestRightsizeDeadNode(t *testing.T) {
 	require.Contains(t, r.Problems[0], nodeN(2))
 	require.NotEmpty(t, r.Started)
 	for _, in := range h.shrinks {
-		require.NotEqual(t, nodeN(2), h.disks[in.Disk].Node(), "nothing is decided without a measurement")
+		require.NotEqual(t, nodeN(2), h.Disks[in.Disk].Node(), "nothing is decided without a measurement")
 	}
 }
 
 func TestRightsizeDetachedAndBusy(t *testing.T) {
 	h := fleetOf(t)
-	d := h.disks["d-00000000000000003"]
+	d := h.Disks["d-00000000000000003"]
 	d.Volumes[0].Node = ""
 	h.visible = map[contract.DiskID]activity_fleet.Operation{
 		"d-00000000000000004": {Type: contract.ShrinkWorkflow, Node: nodeN(2)},
@@ -332,13 +260,13 @@ func TestRightsizeExtra(t *testing.T) {
 	i := slices.IndexFunc(r.Started, func(b contract.Begun) bool { return b.Disk == id })
 	require.GreaterOrEqual(t, i, 0)
 	require.GreaterOrEqual(t, r.Started[i].ToGiB, int64(378))
-	require.Equal(t, extra.Bytes, h.nodes.Guide(id).ExtraBytes)
+	require.Equal(t, extra.Bytes, h.Nodes.Guide(id).ExtraBytes)
 
 	extra.Until = time.Date(2026, 11, 22, 11, 0, 0, 0, time.UTC)
 	h.fresh()
 	r = h.rightsize(contract.RightsizeInput{Policy: header + "defaults: {mode: enforce}\n", Extras: []contract.Extra{extra}})
 	require.False(t, slices.ContainsFunc(r.Started, func(b contract.Begun) bool { return b.Disk == id }), "it is over")
-	require.Zero(t, h.nodes.Guide(id).ExtraBytes)
+	require.Zero(t, h.Nodes.Guide(id).ExtraBytes)
 }
 
 func TestRightsizeRefusesABadPolicy(t *testing.T) {
@@ -357,20 +285,20 @@ func TestRightsizeDryRun(t *testing.T) {
 	r := h.rightsize(contract.RightsizeInput{Policy: header + "defaults: {mode: enforce}\n", DryRun: true})
 	require.Empty(t, r.Started)
 	require.Equal(t, 7, r.Totals.Wanted["grow"]+r.Totals.Wanted["shrink"])
-	require.Nil(t, h.nodes.Guide("d-00000000000000008"), "a what-if tells agents nothing")
+	require.Nil(t, h.Nodes.Guide("d-00000000000000008"), "a what-if tells agents nothing")
 }
 
 func TestRightsizeTakesGuidesBack(t *testing.T) {
 	h := fleetOf(t)
 	const policy = header + "defaults: {mode: enforce, ceiling: 200GiB, atCeiling: fail}\n"
 	h.rightsize(contract.RightsizeInput{Policy: policy})
-	require.True(t, h.nodes.Guide("d-00000000000000008").FailAtCeiling)
+	require.True(t, h.Nodes.Guide("d-00000000000000008").FailAtCeiling)
 	h.fresh()
 	h.rightsize(contract.RightsizeInput{Policy: policy, DryRun: true, Switches: []contract.Switch{{Mode: contract.Observe}}})
-	require.NotNil(t, h.nodes.Guide("d-00000000000000008"), "a what-if takes nothing back either")
+	require.NotNil(t, h.Nodes.Guide("d-00000000000000008"), "a what-if takes nothing back either")
 	h.fresh()
 	h.rightsize(contract.RightsizeInput{Policy: policy, Switches: []contract.Switch{{Mode: contract.Observe}}})
-	require.Nil(t, h.nodes.Guide("d-00000000000000008"))
+	require.Nil(t, h.Nodes.Guide("d-00000000000000008"))
 }
 
 func TestShardsFitEC2AndPayloads(t *testing.T) {

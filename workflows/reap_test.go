@@ -20,11 +20,11 @@ func (h *herd) leftover(n int, role contract.Role, generation uint64, node strin
 	v := contract.VolumeFacts{
 		ID: fmt.Sprintf("vol-%017x", 0x900+n), State: "available", SizeGiB: 10, Type: "gp3", Zone: zone, Role: role, Generation: generation, Node: node,
 	}
-	d := h.disks[id]
+	d := h.Disks[id]
 	d.Volumes = append(d.Volumes, v)
-	h.disks[id] = d
+	h.Disks[id] = d
 	l := contract.Leftover{Disk: id, Volume: v.ID, GiB: 10, Role: role, Generation: generation, Zone: zone, Node: node, Reason: "tests left it"}
-	h.leftovers = append(h.leftovers, l)
+	h.Found = append(h.Found, l)
 	return l
 }
 
@@ -42,14 +42,14 @@ func (h *herd) reap(del bool) contract.ReapResult {
 // ec2 is what Clean asks of EC2.
 func (h *herd) ec2() {
 	edit := func(id contract.DiskID, volume string, fn func(*contract.VolumeFacts)) {
-		for i := range h.disks[id].Volumes {
-			if v := &h.disks[id].Volumes[i]; v.ID == volume {
+		for i := range h.Disks[id].Volumes {
+			if v := &h.Disks[id].Volumes[i]; v.ID == volume {
 				fn(v)
 			}
 		}
 	}
 	contract.DescribeDisk.Register(h.env, func(_ context.Context, in contract.DescribeDiskInput) (contract.DiskFacts, error) {
-		return h.disks[in.Disk], nil
+		return h.Disks[in.Disk], nil
 	})
 	contract.AttachVolume.Register(h.env, func(_ context.Context, in contract.AttachVolumeInput) (contract.VolumeFacts, error) {
 		require.False(h.t, in.Fresh, "what is on it may count")
@@ -61,7 +61,7 @@ func (h *herd) ec2() {
 		return contract.VolumeFacts{}, nil
 	})
 	contract.DeleteVolume.Register(h.env, func(_ context.Context, in contract.DeleteVolumeInput) (struct{}, error) {
-		d := h.disks[in.Disk]
+		d := h.Disks[in.Disk]
 		d.Volumes = slices.DeleteFunc(slices.Clone(d.Volumes), func(v contract.VolumeFacts) bool {
 			if v.ID == in.Volume {
 				require.Empty(h.t, v.Node, "deleted while attached")
@@ -69,7 +69,7 @@ func (h *herd) ec2() {
 			}
 			return v.ID == in.Volume
 		})
-		h.disks[in.Disk] = d
+		h.Disks[in.Disk] = d
 		return struct{}{}, nil
 	})
 }
@@ -78,28 +78,28 @@ func TestReapDeletesWhatAllAgreeOn(t *testing.T) {
 	h := fleetOf(t)
 	blank := h.leftover(1, contract.RoleIncoming, 2, "")
 	retired := h.leftover(2, contract.RoleRetired, 0, "")
-	attached := h.leftover(3, contract.RoleIncoming, 2, h.disks["d-00000000000000002"].Node())
-	h.nodes.With(blank.Disk, func(d *stubnode.Disk) { d.Retired[0] = []string{retired.Volume} })
+	attached := h.leftover(3, contract.RoleIncoming, 2, h.Disks["d-00000000000000002"].Node())
+	h.Nodes.With(blank.Disk, func(d *stubnode.Disk) { d.Retired[0] = []string{retired.Volume} })
 	snap := contract.Leftover{Disk: blank.Disk, Snapshot: "snap-1", GiB: 5}
-	h.leftovers = append(h.leftovers, snap)
+	h.Found = append(h.Found, snap)
 
 	r := h.reap(false)
 	require.Equal(t, 4, r.Found)
 	require.Zero(t, r.Deleted)
-	require.Len(t, h.disks[blank.Disk].Volumes, 4)
-	require.Empty(t, h.snapshots)
+	require.Len(t, h.Disks[blank.Disk].Volumes, 4)
+	require.Empty(t, h.Deleted)
 
 	h.fresh()
 	r = h.reap(true)
 	require.Equal(t, 4, r.Deleted, "%+v", r.Fates)
 	require.EqualValues(t, 35, r.FreedGiB)
-	require.Len(t, h.disks[blank.Disk].Volumes, 1)
-	require.Equal(t, []string{"snap-1"}, h.snapshots)
+	require.Len(t, h.Disks[blank.Disk].Volumes, 1)
+	require.Equal(t, []string{"snap-1"}, h.Deleted)
 	require.NotContains(t, volumesOf(h, blank.Disk), attached.Volume)
 }
 
 func volumesOf(h *herd, d contract.DiskID) (out []string) {
-	for _, v := range h.disks[d].Volumes {
+	for _, v := range h.Disks[d].Volumes {
 		out = append(out, v.ID)
 	}
 	return out
@@ -116,41 +116,41 @@ func TestReapKeepsWhatSomethingSpeaksFor(t *testing.T) {
 		why   string
 	}{
 		"header says active": {contract.RoleRetired, 0, func(h *herd, l contract.Leftover) {
-			h.nodes.Put(stubnode.Disk{ID: "d-00000000000000abc", Members: []contract.Member{{Volume: l.Volume}}})
+			h.Nodes.Put(stubnode.Disk{ID: "d-00000000000000abc", Members: []contract.Member{{Volume: l.Volume}}})
 		}, "belongs to disk d-00000000000000abc"},
 		"a member whatever its tags say": {contract.RoleRetired, 1, func(h *herd, l contract.Leftover) {
-			d := h.disks[id]
+			d := h.Disks[id]
 			d.Volumes[1].Node = d.Volumes[0].Node
-			h.nodes.With(id, func(d *stubnode.Disk) { d.Members = append(d.Members, contract.Member{Volume: l.Volume}) })
+			h.Nodes.With(id, func(d *stubnode.Disk) { d.Members = append(d.Members, contract.Member{Volume: l.Volume}) })
 		}, "uses it"},
 		"part of a running move": {contract.RoleIncoming, 2, func(h *herd, l contract.Leftover) {
-			h.nodes.With(id, func(d *stubnode.Disk) {
+			h.Nodes.With(id, func(d *stubnode.Disk) {
 				d.Move = &contract.MoveState{Move: "m", Generation: 2, Members: []contract.Member{{Volume: l.Volume}}}
 			})
 		}, "uses it"},
 		"retired, but blank": {contract.RoleRetired, 0, func(*herd, contract.Leftover) {}, "it is blank"},
 		"header of another role": {contract.RoleIncoming, 3, func(h *herd, l contract.Leftover) {
-			h.nodes.With(id, func(d *stubnode.Disk) { d.Retired[2] = []string{l.Volume} })
+			h.Nodes.With(id, func(d *stubnode.Disk) { d.Retired[2] = []string{l.Volume} })
 		}, "its header says generation 2, its tags 3"},
 		"disk is down": {contract.RoleIncoming, 2, func(h *herd, _ contract.Leftover) {
-			h.disks[id].Volumes[0].Node = ""
-			h.nodes.With(id, func(d *stubnode.Disk) { d.Node = "" })
+			h.Disks[id].Volumes[0].Node = ""
+			h.Nodes.With(id, func(d *stubnode.Disk) { d.Node = "" })
 		}, "may go on with the move"},
 		"tags say something else by now": {contract.RoleIncoming, 2, func(h *herd, _ contract.Leftover) {
-			h.disks[id].Volumes[1].Role = contract.RoleActive
+			h.Disks[id].Volumes[1].Role = contract.RoleActive
 		}, "its tags say active"},
 		"nobody in its zone": {contract.RoleRetired, 0, func(h *herd, _ contract.Leftover) {
-			h.disks[id].Volumes[0].Node, h.disks[id].Volumes[1].Zone = "", "us-east-1z"
-			h.nodes.With(id, func(d *stubnode.Disk) { d.Node = "" })
+			h.Disks[id].Volumes[0].Node, h.Disks[id].Volumes[1].Zone = "", "us-east-1z"
+			h.Nodes.With(id, func(d *stubnode.Disk) { d.Node = "" })
 		}, "no node in zone us-east-1z"},
 		"the active volume is gone by now": {contract.RoleRetired, 0, func(h *herd, l contract.Leftover) {
-			d := h.disks[id]
+			d := h.Disks[id]
 			d.Volumes = d.Volumes[1:]
-			h.disks[id] = d
-			h.nodes.With(id, func(d *stubnode.Disk) { d.Node, d.Retired[0] = "", []string{l.Volume} })
+			h.Disks[id] = d
+			h.Nodes.With(id, func(d *stubnode.Disk) { d.Node, d.Retired[0] = "", []string{l.Volume} })
 		}, "may be the last copy"},
 		"its node does not answer": {contract.RoleRetired, 0, func(h *herd, _ contract.Leftover) {
-			h.nodes.SetHook(func(name, _ string, after bool) error {
+			h.Nodes.SetHook(func(name, _ string, after bool) error {
 				if name == string(contract.ReadHeaders) && !after {
 					return temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil)
 				}
@@ -174,7 +174,7 @@ func TestReapKeepsWhatSomethingSpeaksFor(t *testing.T) {
 func TestReapReportsSuspects(t *testing.T) {
 	h := fleetOf(t)
 	l := h.leftover(1, contract.RoleActive, 1, "")
-	h.leftovers[0].Suspect = true
+	h.Found[0].Suspect = true
 	r := h.reap(true)
 	require.Zero(t, r.Deleted)
 	require.Contains(t, r.Fates[0].Why, "reported only")
@@ -186,7 +186,7 @@ func TestReapReportsSuspects(t *testing.T) {
 func TestReapLeavesToRetireWhatItKeeps(t *testing.T) {
 	h := fleetOf(t)
 	l := h.leftover(1, contract.RoleRetired, 0, "")
-	h.nodes.With(l.Disk, func(d *stubnode.Disk) { d.Retired[0] = []string{l.Volume} })
+	h.Nodes.With(l.Disk, func(d *stubnode.Disk) { d.Retired[0] = []string{l.Volume} })
 	h.retiring = map[string]bool{l.Volume: true}
 	h.fresh()
 	r := h.reap(true)

@@ -109,27 +109,15 @@ func New(api API, o Options) *Activities {
 
 // Register binds the activities on a worker of ControlQueue.
 func (a *Activities) Register(r worker.ActivityRegistry) {
-	contract.DescribeDisk.Register(r, edge(a.DescribeDisk))
-	contract.ListDisks.Register(r, edge(a.ListDisks))
-	contract.DescribeNode.Register(r, edge(a.DescribeNode))
-	contract.CreateVolume.Register(r, edge(a.CreateVolume))
-	contract.AttachVolume.Register(r, edge(a.AttachVolume))
-	contract.DetachVolume.Register(r, edge(a.DetachVolume))
-	contract.ModifyVolume.Register(r, edge(a.ModifyVolume))
-	contract.TagVolume.Register(r, edge(a.TagVolume))
-	contract.DeleteVolume.Register(r, edge(a.DeleteVolume))
-	contract.WaitForBackups.Register(r, edge(a.WaitForBackups))
-	contract.SnapshotDisk.Register(r, edge(a.SnapshotDisk))
-}
-
-// edge is where an error becomes a Temporal error, once.
-func edge[In, Out any](fn func(context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
-	return func(ctx context.Context, in In) (Out, error) {
-		out, err := fn(ctx, in)
-		if err != nil {
-			var zero Out
-			return zero, contract.ActivityError(err)
-		}
-		return out, nil
-	}
+	contract.DescribeDisk.Register(r, a.DescribeDisk)
+	contract.ListDisks.Register(r, a.ListDisks)
+	contract.DescribeNode.Register(r, a.DescribeNode)
+	contract.CreateVolume.Register(r, a.CreateVolume)
+	contract.AttachVolume.Register(r, a.AttachVolume)
+	contract.DetachVolume.Register(r, a.DetachVolume)
+	contract.ModifyVolume.Register(r, a.ModifyVolume)
+	contract.TagVolume.Register(r, a.TagVolume)
+	contract.DeleteVolume.Register(r, a.DeleteVolume)
+	contract.WaitForBackups.Register(r, a.WaitForBackups)
+	contract.SnapshotDisk.Register(r, a.SnapshotDisk)
 }

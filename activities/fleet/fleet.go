@@ -91,24 +91,12 @@ func New(o Options) *Activities {
 
 // Register binds the activities on a worker of contract.ControlQueue.
 func (a *Activities) Register(r worker.ActivityRegistry) {
-	fleet.TakeCensus.Register(r, edge(a.Census))
-	fleet.TakeInventory.Register(r, edge(a.Inventory))
-	fleet.PlanDisks.Register(r, edge(a.Plan))
-	fleet.PublishRun.Register(r, edge(a.Publish))
-	fleet.ListLeftovers.Register(r, edge(a.Leftovers))
-	fleet.DeleteSnapshot.Register(r, edge(a.DeleteSnapshot))
-}
-
-// edge is where an error becomes a Temporal error, once.
-func edge[In, Out any](fn func(context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
-	return func(ctx context.Context, in In) (Out, error) {
-		out, err := fn(ctx, in)
-		if err != nil {
-			var zero Out
-			return zero, contract.ActivityError(err)
-		}
-		return out, nil
-	}
+	fleet.TakeCensus.Register(r, a.Census)
+	fleet.TakeInventory.Register(r, a.Inventory)
+	fleet.PlanDisks.Register(r, a.Plan)
+	fleet.PublishRun.Register(r, a.Publish)
+	fleet.ListLeftovers.Register(r, a.Leftovers)
+	fleet.DeleteSnapshot.Register(r, a.DeleteSnapshot)
 }
 
 // load reads a policy; an empty one is the defaults.
@@ -222,24 +210,11 @@ func (a *Activities) Inventory(ctx context.Context, in fleet.InventoryInput) (fl
 func RuleFor(p *policy.Policy, f plan.Facts, switches []contract.Switch) plan.Rule {
 	r, _ := p.For(f)
 	for _, s := range switches {
-		if selects(s, f, r) {
+		if fleet.Selects(s, f, r) {
 			r.Mode = s.Mode
 		}
 	}
 	return r
-}
-
-func selects(s contract.Switch, f plan.Facts, r plan.Rule) bool {
-	is := func(want string, have ...string) bool { return want == "" || slices.Contains(have, want) }
-	if !is(s.Disk, string(f.Disk), f.Name) || !is(s.Cluster, f.Cluster) || !is(s.Namespace, f.Namespace) || !is(s.Rule, strings.Split(r.Name, " + ")...) {
-		return false
-	}
-	for k, v := range s.Tags {
-		if have, ok := f.Tags[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
 }
 
 func guide(r plan.Rule, e fleet.Entry, base contract.Settings) *contract.Guide {

@@ -23,9 +23,18 @@ func (a Activity[In, Out]) Execute(ctx workflow.Context, in In) (Out, error) {
 	return a.Start(ctx, in).Get(ctx)
 }
 
-// Register binds the activity's implementation on a worker.
+// Register binds the activity's implementation on a worker. A Refusal anywhere in
+// its error leaves as the outermost value (ActivityError): wrapped, Temporal would
+// retry it.
 func (a Activity[In, Out]) Register(r worker.ActivityRegistry, fn func(context.Context, In) (Out, error)) {
-	r.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: string(a)})
+	r.RegisterActivityWithOptions(func(ctx context.Context, in In) (Out, error) {
+		out, err := fn(ctx, in)
+		if err != nil {
+			var zero Out
+			return zero, ActivityError(err)
+		}
+		return out, nil
+	}, activity.RegisterOptions{Name: string(a)})
 }
 
 // Future is a workflow.Future whose result type is known.

@@ -7,6 +7,8 @@
 package fleet
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -199,4 +201,18 @@ func SettingsOf(r plan.Rule, base contract.Settings) contract.Settings {
 		base.FillHorizon = r.HeadroomTime
 	}
 	return base
+}
+
+// Selects tells whether a switch is for a disk, for which rule holds.
+func Selects(s contract.Switch, f plan.Facts, r plan.Rule) bool {
+	is := func(want string, have ...string) bool { return want == "" || slices.Contains(have, want) }
+	if !is(s.Disk, string(f.Disk), f.Name) || !is(s.Cluster, f.Cluster) || !is(s.Namespace, f.Namespace) || !is(s.Rule, strings.Split(r.Name, " + ")...) {
+		return false
+	}
+	for k, v := range s.Tags {
+		if have, ok := f.Tags[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
 }

@@ -218,13 +218,7 @@ type handler[In, Out any] struct {
 
 func (h handler[In, Out]) register(r worker.ActivityRegistry, a *Activities) {
 	h.activity.Register(r, func(ctx context.Context, in In) (Out, error) {
-		out, err := h.run(ctx, a, in)
-		if err != nil {
-			var zero Out
-			// The outermost value: a wrapped refusal would be retried.
-			return zero, contract.ActivityError(err)
-		}
-		return out, nil
+		return h.run(ctx, a, in)
 	})
 }
 

@@ -165,7 +165,7 @@ func around[Out any](ctx context.Context, n *Nodes, name string, fn func(node st
 	n.mu.Unlock()
 	if hook != nil {
 		if err := hook(name, node, false); err != nil {
-			return zero, contract.ActivityError(err)
+			return zero, err
 		}
 	}
 	out, err := fn(node)
@@ -173,7 +173,7 @@ func around[Out any](ctx context.Context, n *Nodes, name string, fn func(node st
 		err = hook(name, node, true)
 	}
 	if err != nil {
-		return zero, contract.ActivityError(err)
+		return zero, err
 	}
 	return out, nil
 }

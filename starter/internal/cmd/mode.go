@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/fleet"
 	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/internal/policy"
 	"github.com/ebb-storage/ebb/starter/internal/control"
@@ -309,14 +310,18 @@ func (a *app) selected(ctx context.Context, c *control.Client, s contract.Switch
 	if err != nil && s.Rule != "" {
 		return nil, "the schedule's policy cannot be read here: that something is selected was not checked"
 	}
-	fleet, err := c.Fleet(ctx)
+	all, err := c.Fleet(ctx)
 	if err != nil {
 		return nil, "that something is selected was not checked: " + err.Error()
 	}
-	a.sayAge(fleet)
+	a.sayAge(all)
 	n := 0
-	for _, f := range fleet.Disks {
-		if selects(s, f, p) {
+	for _, f := range all.Disks {
+		var r plan.Rule
+		if s.Rule != "" {
+			r, _ = p.For(f)
+		}
+		if len(f.Volumes) > 0 && fleet.Selects(s, f, r) {
 			n++
 		}
 	}
@@ -324,25 +329,6 @@ func (a *app) selected(ctx context.Context, c *control.Client, s contract.Switch
 		return nil, "the rule may select by what only the runs look at (tags, labels): that something is selected was not checked"
 	}
 	return &n, ""
-}
-
-// selects tells what the worker's planner would (activities/fleet) of a switch
-// without cluster and tags.
-func selects(s contract.Switch, f plan.Facts, p *policy.Policy) bool {
-	if len(f.Volumes) == 0 {
-		return false
-	}
-	is := func(want string, have ...string) bool { return want == "" || slices.Contains(have, want) }
-	if !is(s.Disk, string(f.Disk), f.Name) || !is(s.Namespace, f.Namespace) {
-		return false
-	}
-	if s.Rule != "" {
-		r, _ := p.For(f)
-		if !is(s.Rule, strings.Split(r.Name, " + ")...) {
-			return false
-		}
-	}
-	return true
 }
 
 func modeChangeTable(w io.Writer, m modeChange) error {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/control"
-	"github.com/ebb-storage/ebb/starter/internal/exit"
 	"github.com/ebb-storage/ebb/starter/internal/size"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
@@ -59,26 +58,8 @@ func (a *app) runReap(ctx context.Context, o reapOptions) error {
 	})
 }
 
-// printReap prints a run's result; a refused run is an error.
 func (a *app) printReap(ctx context.Context, c *control.Client, r contract.ReapResult) error {
-	if r.Refusal == nil || a.output != ui.TableFormat {
-		if err := a.output.Print(a.streams.Out, r, func(w io.Writer) error {
-			var names named
-			if len(r.Fates) > 0 {
-				names = diskNames(ctx, c)
-			}
-			return reapTable(w, r, names)
-		}); err != nil {
-			return err
-		}
-	}
-	if r.Refusal != nil {
-		return exit.Refusal(r.Refusal)
-	}
-	for _, p := range r.Problems {
-		a.streams.Say("problem: %s", ui.Clean(p))
-	}
-	return nil
+	return a.printRun(ctx, c, r, r.Refusal, r.Problems, len(r.Fates) > 0, func(w io.Writer, names named) error { return reapTable(w, r, names) })
 }
 
 func reapTable(w io.Writer, r contract.ReapResult, names named) error {

@@ -202,23 +202,29 @@ func (a *app) watchedRun(ctx context.Context, c *control.Client, name string, e 
 	return a.printRightsize(ctx, c, r)
 }
 
-// printRightsize prints a run's result; a refused run is an error.
 func (a *app) printRightsize(ctx context.Context, c *control.Client, r contract.RightsizeResult) error {
-	if r.Refusal == nil || a.output != ui.TableFormat {
+	tells := len(r.Started)+len(r.Proposed)+len(r.Held) > 0
+	return a.printRun(ctx, c, r, r.Refusal, r.Problems, tells, func(w io.Writer, names named) error { return rightsizeTable(w, r, names) })
+}
+
+// printRun prints a run's result, with the disks' names where it tells of disks; a
+// refused run is an error.
+func (a *app) printRun(ctx context.Context, c *control.Client, r any, refusal *contract.Refusal, problems []string, disks bool, table func(io.Writer, named) error) error {
+	if refusal == nil || a.output != ui.TableFormat {
 		if err := a.output.Print(a.streams.Out, r, func(w io.Writer) error {
 			var names named
-			if len(r.Started)+len(r.Proposed)+len(r.Held) > 0 {
+			if disks {
 				names = diskNames(ctx, c)
 			}
-			return rightsizeTable(w, r, names)
+			return table(w, names)
 		}); err != nil {
 			return err
 		}
 	}
-	if r.Refusal != nil {
-		return exit.Refusal(r.Refusal)
+	if refusal != nil {
+		return exit.Refusal(refusal)
 	}
-	for _, p := range r.Problems {
+	for _, p := range problems {
 		a.streams.Say("problem: %s", ui.Clean(p))
 	}
 	return nil
