@@ -28,6 +28,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/tests/node"
 	"github.com/ebb-storage/ebb/tests/node/nodetest"
 )
@@ -91,21 +92,13 @@ func newBench(t *testing.T) *bench {
 	if testing.Short() {
 		t.Skip("boots a node")
 	}
-	temporalPath := os.Getenv("EBB_TEMPORAL")
-	if temporalPath == "" {
-		home, err := os.UserHomeDir()
-		require.NoError(t, err)
-		temporalPath = filepath.Join(home, ".cache", "ebb", "bin", "temporal")
-	}
-	if _, err := os.Stat(temporalPath); err != nil {
-		t.Skip("no Temporal server: set EBB_TEMPORAL to the temporal command")
-	}
+	temporal := devserver.Need(t)
 	n := nodetest.Boot(t, node.Options{ID: nodeID})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	logger := sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))
 	srv, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalPath, LogLevel: "error", Stdout: io.Discard, Stderr: io.Discard, ClientOptions: &client.Options{Logger: logger},
+		ExistingPath: temporal, LogLevel: "error", Stdout: io.Discard, Stderr: io.Discard, ClientOptions: &client.Options{Logger: logger},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = srv.Stop() })

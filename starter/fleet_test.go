@@ -24,6 +24,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/price"
 	"github.com/ebb-storage/ebb/starter/internal/control"
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/tests/stubnode"
 	"github.com/ebb-storage/ebb/workflows"
 )
@@ -150,7 +151,7 @@ func TestPlanOfManyDisks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalBinary(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
+		ExistingPath: devserver.Need(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = server.Stop() })

@@ -25,6 +25,7 @@ import (
 	"github.com/ebb-storage/ebb/starter/internal/cmd"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/workflows"
 )
 
@@ -33,7 +34,7 @@ import (
 func reportServer(ctx context.Context, t *testing.T, w *world, more map[string]any) client.Client {
 	t.Helper()
 	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalBinary(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
+		ExistingPath: devserver.Need(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = server.Stop() })

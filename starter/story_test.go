@@ -22,26 +22,12 @@ import (
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/starter/internal/cmd"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/workflows"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ebb": main})
-}
-
-// temporalBinary is the dev server to test against: EBB_TEMPORAL, or where the
-// Makefile puts it.
-func temporalBinary(t *testing.T) string {
-	path := os.Getenv("EBB_TEMPORAL")
-	if path == "" {
-		home, err := os.UserHomeDir()
-		require.NoError(t, err)
-		path = filepath.Join(home, ".cache", "ebb", "bin", "temporal")
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no Temporal dev server: %v; set EBB_TEMPORAL to the temporal command", err)
-	}
-	return path
 }
 
 // TestStories runs the command as people do, against a real Temporal server and
@@ -52,7 +38,7 @@ func TestStories(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle", "--namespace", "fleet", "--namespace", "herd", "--namespace", "edits"},
+		ExistingPath: devserver.Need(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle", "--namespace", "fleet", "--namespace", "herd", "--namespace", "edits"},
 		ClientOptions: &client.Options{Logger: quiet{}},
 	})
 	require.NoError(t, err)
@@ -81,7 +67,7 @@ func TestStories(t *testing.T) {
 	require.NoError(t, node.Start())
 	t.Cleanup(node.Stop)
 
-	t.Run("by hand", func(t *testing.T) { byHand(t, address, filepath.Dir(temporalBinary(t))) })
+	t.Run("by hand", func(t *testing.T) { byHand(t, address, filepath.Dir(devserver.Need(t))) })
 
 	t.Run("edits at the same time", func(t *testing.T) { editsAtTheSameTime(t, address) })
 	t.Run("nobody works", func(t *testing.T) { nobodyWorks(t, address) })
@@ -96,7 +82,7 @@ func TestStories(t *testing.T) {
 				env.Setenv("HOME", env.WorkDir)
 				env.Setenv("TZ", "UTC")
 				env.Setenv("NODE_A", nodeA)
-				env.Setenv("TEMPORAL", temporalBinary(t))
+				env.Setenv("TEMPORAL", devserver.Need(t))
 				env.Setenv("NODE_DEAD", nodeDead)
 				env.Setenv("NODE_ELSEWHERE", nodeElsewhere)
 				return nil

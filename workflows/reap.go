@@ -107,37 +107,28 @@ func (r *reap) clean(ctx workflow.Context, disks []contract.DiskID, leftovers ma
 	}
 	results := make([]contract.Result, len(disks))
 	failed := make([]string, len(disks))
-	limit, done := workflow.NewSemaphore(ctx, cleansAtOnce), workflow.NewWaitGroup(ctx)
-	for i, d := range disks {
-		done.Add(1)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer done.Done()
-			if limit.Acquire(ctx, 1) != nil {
-				return
-			}
-			defer limit.Release(1)
-			child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-				WorkflowID: contract.WorkflowID(d), TaskQueue: contract.ControlQueue,
-				// It may hold a volume attached to look at it: it must end by itself.
-				ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_ABANDON,
-				WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-				StaticSummary:         fmt.Sprintf("Remove %d leftovers of disk %s", len(leftovers[d]), d),
-				TypedSearchAttributes: temporal.NewSearchAttributes(attrDisk.ValueSet(string(d)), attrOperation.ValueSet(contract.CleanWorkflow)),
-			})
-			err := workflow.ExecuteChildWorkflow(child, contract.CleanWorkflow, contract.CleanInput{
-				Disk: d, Leftovers: leftovers[d], Hosts: hosts, Settings: r.in.Settings,
-			}).Get(ctx, &results[i])
-			switch {
-			case runs(err):
-				failed[i] = "kept: an operation runs on the disk"
-			case err != nil:
-				failed[i] = "kept: " + err.Error()
-			case results[i].Refusal != nil:
-				failed[i] = "kept: " + results[i].Refusal.Error()
-			}
+	each(ctx, cleansAtOnce, len(disks), func(ctx workflow.Context, i int) {
+		d := disks[i]
+		child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+			WorkflowID: contract.WorkflowID(d), TaskQueue: contract.ControlQueue,
+			// It may hold a volume attached to look at it: it must end by itself.
+			ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_ABANDON,
+			WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+			StaticSummary:         fmt.Sprintf("Remove %d leftovers of disk %s", len(leftovers[d]), d),
+			TypedSearchAttributes: temporal.NewSearchAttributes(attrDisk.ValueSet(string(d)), attrOperation.ValueSet(contract.CleanWorkflow)),
 		})
-	}
-	done.Wait(ctx)
+		err := workflow.ExecuteChildWorkflow(child, contract.CleanWorkflow, contract.CleanInput{
+			Disk: d, Leftovers: leftovers[d], Hosts: hosts, Settings: r.in.Settings,
+		}).Get(ctx, &results[i])
+		switch {
+		case runs(err):
+			failed[i] = "kept: an operation runs on the disk"
+		case err != nil:
+			failed[i] = "kept: " + err.Error()
+		case results[i].Refusal != nil:
+			failed[i] = "kept: " + results[i].Refusal.Error()
+		}
+	})
 	for i, d := range disks {
 		known := map[string]bool{}
 		for _, f := range results[i].Fates {

@@ -141,37 +141,28 @@ func (r *rightsize) look(ctx workflow.Context) error {
 	r.show(ctx, "looking")
 	now := workflow.Now(ctx)
 	id := workflow.GetInfo(ctx).WorkflowExecution.ID
-	limit, done := workflow.NewSemaphore(ctx, shardsAtOnce), workflow.NewWaitGroup(ctx)
 	results := make([]fleet.ShardResult, len(parts))
-	for i, nodes := range parts {
-		done.Add(1)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer done.Done()
-			if limit.Acquire(ctx, 1) != nil {
-				return
-			}
-			defer limit.Release(1)
-			child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-				WorkflowID:               fmt.Sprintf("%s/shard-%03d", id, i+1),
-				TaskQueue:                contract.ControlQueue,
-				WorkflowExecutionTimeout: 3 * shardPatience,
-				WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-				StaticSummary:            fmt.Sprintf("Look at the disks of %d nodes", len(nodes)),
-			})
-			err := workflow.ExecuteChildWorkflow(child, contract.RightsizeShardWorkflow, fleet.Shard{
-				Most: shardMost, DryRun: r.in.DryRun,
-				Inventory: fleet.InventoryInput{
-					Nodes: nodes, Policy: r.in.Policy, Switches: r.in.Switches, Extras: r.in.Extras, Settings: r.in.Settings, Now: now,
-				},
-			}).Get(ctx, &results[i])
-			if err != nil && ctx.Err() == nil {
-				results[i].Problems = []string{fmt.Sprintf("the disks of %d nodes (%s, ...) were not looked at: %v", len(nodes), nodes[0], err)}
-			}
-			r.looked++
-			r.show(ctx, "looking")
+	each(ctx, shardsAtOnce, len(parts), func(ctx workflow.Context, i int) {
+		nodes := parts[i]
+		child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+			WorkflowID:               fmt.Sprintf("%s/shard-%03d", id, i+1),
+			TaskQueue:                contract.ControlQueue,
+			WorkflowExecutionTimeout: 3 * shardPatience,
+			WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+			StaticSummary:            fmt.Sprintf("Look at the disks of %d nodes", len(nodes)),
 		})
-	}
-	done.Wait(ctx)
+		err := workflow.ExecuteChildWorkflow(child, contract.RightsizeShardWorkflow, fleet.Shard{
+			Most: shardMost, DryRun: r.in.DryRun,
+			Inventory: fleet.InventoryInput{
+				Nodes: nodes, Policy: r.in.Policy, Switches: r.in.Switches, Extras: r.in.Extras, Settings: r.in.Settings, Now: now,
+			},
+		}).Get(ctx, &results[i])
+		if err != nil && ctx.Err() == nil {
+			results[i].Problems = []string{fmt.Sprintf("the disks of %d nodes (%s, ...) were not looked at: %v", len(nodes), nodes[0], err)}
+		}
+		r.looked++
+		r.show(ctx, "looking")
+	})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -72,28 +72,19 @@ func survey(ctx workflow.Context, inventory fleet.Inventory, dryRun bool, out *f
 	}
 	slices.Sort(nodes)
 	answers := make([][]contract.DiskSurvey, len(nodes))
-	limit, done := workflow.NewSemaphore(ctx, surveysAtOnce), workflow.NewWaitGroup(ctx)
-	for i, n := range nodes {
-		done.Add(1)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer done.Done()
-			if limit.Acquire(ctx, 1) != nil {
-				return
+	each(ctx, surveysAtOnce, len(nodes), func(ctx workflow.Context, i int) {
+		n := nodes[i]
+		res, err := contract.SurveyNode.Execute(surveyNode(ctx, n), contract.SurveyInput{Disks: asked[n]})
+		if err != nil {
+			why := nodeRefusal(n, err).Message
+			for _, d := range asked[n] {
+				answers[i] = append(answers[i], contract.DiskSurvey{Disk: d.Disk, Problem: why})
 			}
-			defer limit.Release(1)
-			res, err := contract.SurveyNode.Execute(surveyNode(ctx, n), contract.SurveyInput{Disks: asked[n]})
-			if err != nil {
-				why := nodeRefusal(n, err).Message
-				for _, d := range asked[n] {
-					answers[i] = append(answers[i], contract.DiskSurvey{Disk: d.Disk, Problem: why})
-				}
-				out.Problems = append(out.Problems, fmt.Sprintf("%d disks were not measured: %s", len(asked[n]), why))
-				return
-			}
-			answers[i] = res.Disks
-		})
-	}
-	done.Wait(ctx)
+			out.Problems = append(out.Problems, fmt.Sprintf("%d disks were not measured: %s", len(asked[n]), why))
+			return
+		}
+		answers[i] = res.Disks
+	})
 	slices.Sort(out.Problems)
 	return slices.Concat(answers...)
 }

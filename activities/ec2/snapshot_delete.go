@@ -85,26 +85,9 @@ func (a *Activities) deleteSnapshot(ctx context.Context, disk contract.DiskID, i
 
 // mayDeleteSnapshot decides from several describes, like mayDelete.
 func (a *Activities) mayDeleteSnapshot(ctx context.Context, disk contract.DiskID, id string) (exists bool, err error) {
-	until := time.Now().Add(a.Settle)
-	var since time.Time // all describes have allowed it
-	err = a.poll(ctx, "snapshot "+id+" may be deleted", func(ctx context.Context) (bool, error) {
-		var no error
+	err = a.agreed(ctx, "snapshot "+id+" may be deleted", func(ctx context.Context) (no, err error) {
 		exists, no, err = a.snapshotNeeded(ctx, disk, id)
-		if err != nil {
-			return false, err
-		}
-		now := time.Now()
-		if no != nil {
-			since = time.Time{}
-			if now.After(until) {
-				return false, no
-			}
-			return false, nil
-		}
-		if since.IsZero() {
-			since = now
-		}
-		return now.Sub(since) >= a.Settle/4, nil
+		return no, err
 	})
 	return exists, err
 }

@@ -77,33 +77,43 @@ func (a *Activities) delete(ctx context.Context, in contract.DeleteVolumeInput) 
 }
 
 // mayDelete decides from several describes, because one may answer from the
-// past, when the volume had another role: all of them must allow it for a while.
-// It refuses when they do not come to agree on that within Settle.
+// past, when the volume had another role.
 func (a *Activities) mayDelete(ctx context.Context, in contract.DeleteVolumeInput) (exists bool, err error) {
-	until := time.Now().Add(a.Settle)
-	var since time.Time // all describes have allowed it
-	err = a.poll(ctx, "volume "+in.Volume+" may be deleted", func(ctx context.Context) (bool, error) {
+	err = a.agreed(ctx, "volume "+in.Volume+" may be deleted", func(ctx context.Context) (no, err error) {
 		v, err := a.volume(ctx, in.Volume)
+		exists = v != nil
+		if err != nil || !exists {
+			return nil, err
+		}
+		return deletable(*v, in), nil
+	})
+	return exists, err
+}
+
+// agreed looks again and again until nothing has spoken against what is to be done
+// for a while. It refuses with what speaks against it when that does not come to be
+// within Settle.
+func (a *Activities) agreed(ctx context.Context, what string, look func(context.Context) (no, err error)) error {
+	until := time.Now().Add(a.Settle)
+	var since time.Time // nothing has spoken against it
+	return a.poll(ctx, what, func(ctx context.Context) (bool, error) {
+		no, err := look(ctx)
 		if err != nil {
 			return false, err
 		}
-		exists = v != nil
 		now := time.Now()
-		if exists {
-			if no := deletable(*v, in); no != nil {
-				since = time.Time{}
-				if now.After(until) {
-					return false, no
-				}
-				return false, nil
+		if no != nil {
+			since = time.Time{}
+			if now.After(until) {
+				return false, no
 			}
+			return false, nil
 		}
 		if since.IsZero() {
 			since = now
 		}
 		return now.Sub(since) >= a.Settle/4, nil
 	})
-	return exists, err
 }
 
 // deletable refuses everything whose tags and state do not allow it.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -21,22 +20,8 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/devserver"
 )
-
-// temporalBinary is Temporal's command line program, which brings a server.
-func temporalBinary(t *testing.T) string {
-	t.Helper()
-	if p := os.Getenv("EBB_TEMPORAL"); p != "" {
-		return p
-	}
-	home, err := os.UserHomeDir()
-	require.NoError(t, err)
-	p := filepath.Join(home, ".cache", "ebb", "bin", "temporal")
-	if _, err := os.Stat(p); err != nil {
-		t.Skip("no Temporal server: set EBB_TEMPORAL to the temporal command")
-	}
-	return p
-}
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
@@ -51,7 +36,7 @@ func startServer(t *testing.T, address string, args ...string) client.Client {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	srv, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: temporalBinary(t), LogLevel: "error", ExtraArgs: args, Stdout: io.Discard, Stderr: io.Discard,
+		ExistingPath: devserver.Need(t), LogLevel: "error", ExtraArgs: args, Stdout: io.Discard, Stderr: io.Discard,
 		ClientOptions: &client.Options{HostPort: address, Logger: sdklog.NewStructuredLogger(quiet())},
 	})
 	require.NoError(t, err)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/disk"
+	"github.com/ebb-storage/ebb/tests/devserver"
 )
 
 func TestAgentWithTemporal(t *testing.T) {
@@ -267,7 +268,7 @@ func pressure(t *testing.T, c client.Client, d *fakeDisks) {
 }
 
 func TestAgentBootsWhileTemporalIsAway(t *testing.T) {
-	temporalBinary(t)
+	devserver.Need(t)
 	address := freeAddress(t)
 	d := newFakeDisks(testDisk)
 	a := startAgent(t, d, address, nil)

@@ -20,6 +20,7 @@ import (
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/ebb-storage/ebb/tests/bench/wire"
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/tests/node"
 )
 
@@ -30,21 +31,13 @@ const (
 	readyTime   = 3 * time.Minute
 )
 
-// temporalCommand is where make setup puts the server.
-func temporalCommand() string {
-	if p := os.Getenv("EBB_TEMPORAL"); p != "" {
-		return p
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "temporal"
-	}
-	return filepath.Join(cache, "ebb", "bin", "temporal")
-}
-
 // agent measures the real agent while nothing is asked of it, with one disk and
 // with many.
-func (b *bench) agent(ctx context.Context, temporal string) error {
+func (b *bench) agent(ctx context.Context) error {
+	temporal, err := devserver.Path()
+	if err != nil {
+		return err
+	}
 	program, err := build(ctx, b.node, "/nodeagent", "ebb-agent")
 	if err != nil {
 		return err

@@ -36,14 +36,13 @@ const nodeMiB = 6144
 var experiments = []string{"move", "aged", "fsync", "stack", "grow"}
 
 type options struct {
-	quick    bool
-	only     string
-	out      string
-	dir      string
-	temporal string
-	events   int
-	seed     uint64
-	env      string
+	quick  bool
+	only   string
+	out    string
+	dir    string
+	events int
+	seed   uint64
+	env    string
 }
 
 func main() {
@@ -52,7 +51,6 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "comma-separated experiments: "+strings.Join(experiments, ", ")+", agent, history (default: all)")
 	flag.StringVar(&o.out, "out", filepath.Join("build", "bench"), "where summary.json goes")
 	flag.StringVar(&o.dir, "dir", "", "where the node's volumes go, some GiB (default: <out>/node)")
-	flag.StringVar(&o.temporal, "temporal", temporalCommand(), "the temporal command, for the agent's server")
 	flag.IntVar(&o.events, "history-events", 0, "events of a shrink's history, when an end-to-end run has counted them (default: read from the demo, or run a shrink)")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the filesystems' past")
 	flag.StringVar(&o.env, "env", "", "comma-separated KEY=value for the programs in the node")
@@ -108,7 +106,7 @@ func run(ctx context.Context, o options, out, talk io.Writer) (err error) {
 	for _, e := range wanted {
 		switch {
 		case e == "agent":
-			err = b.agent(ctx, o.temporal)
+			err = b.agent(ctx)
 		case e == "history":
 			err = b.history(ctx, o)
 		case slices.Contains(experiments, e):

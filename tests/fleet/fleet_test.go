@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -27,6 +26,7 @@ import (
 	"github.com/ebb-storage/ebb/activities/fleet"
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/price"
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/tests/ec2sim"
 	"github.com/ebb-storage/ebb/tests/stubnode"
 	"github.com/ebb-storage/ebb/workflows"
@@ -56,25 +56,12 @@ func (h *herd) AttachedGiB(node string) map[string]int64 {
 	return out
 }
 
-func temporalPath(t *testing.T) string {
-	path := os.Getenv("EBB_TEMPORAL")
-	if path == "" {
-		home, err := os.UserHomeDir()
-		require.NoError(t, err)
-		path = filepath.Join(home, ".cache", "ebb", "bin", "temporal")
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no Temporal dev server at %s (make setup, or set EBB_TEMPORAL)", path)
-	}
-	return path
-}
-
 // newHerd makes nodes with as many disks each, two thirds of them too large, some
 // too full, the rest as they should be.
 func newHerd(t *testing.T, nodes, each int, throttle map[string]ec2sim.Bucket) *herd {
 	t.Helper()
 	server, err := testsuite.StartDevServer(t.Context(), testsuite.DevServerOptions{
-		ExistingPath: temporalPath(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
+		ExistingPath: devserver.Need(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
 		// What a server for production has by default or more: one poller a queue.
 		ExtraArgs: settings("frontend.namespaceRPS=20000", "frontend.rps=20000", "frontend.namespaceCount=20000", "history.rps=50000",
 			"matching.rps=50000", "matching.numTaskqueueReadPartitions=1", "matching.numTaskqueueWritePartitions=1"),

@@ -27,6 +27,7 @@ import (
 	"go.temporal.io/sdk/client"
 	sdklog "go.temporal.io/sdk/log"
 
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/tests/ec2sim"
 	"github.com/ebb-storage/ebb/tests/node"
 )
@@ -194,24 +195,9 @@ func (p *process) kill() {
 // Temporal is the server's address on the host.
 func (l *Lab) Temporal() string { return "127.0.0.1:" + strconv.Itoa(l.temporalPort) }
 
-func temporalPath() (string, error) {
-	if p := os.Getenv("EBB_TEMPORAL"); p != "" {
-		return p, nil
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	p := filepath.Join(cache, "ebb", "bin", "temporal")
-	if _, err := os.Stat(p); err != nil {
-		return "", fmt.Errorf("no Temporal server: run make setup, or set EBB_TEMPORAL: %w", err)
-	}
-	return p, nil
-}
-
 // StartTemporal starts the server on its port, with the state it had.
 func (l *Lab) StartTemporal(ctx context.Context) error {
-	path, err := temporalPath()
+	path, err := devserver.Path()
 	if err != nil {
 		return err
 	}

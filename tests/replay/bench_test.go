@@ -23,6 +23,7 @@ import (
 	"github.com/ebb-storage/ebb/activities/fleet"
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/price"
+	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/tests/ec2sim"
 	"github.com/ebb-storage/ebb/tests/replay"
 	"github.com/ebb-storage/ebb/tests/stubnode"
@@ -36,18 +37,6 @@ const (
 	nodeC = "i-0000000000000000c" // for the story that kills one
 	zone  = "us-east-1a"
 )
-
-// temporalPath is Temporal's command: EBB_TEMPORAL, or where make puts it.
-func temporalPath() string {
-	if p := os.Getenv("EBB_TEMPORAL"); p != "" {
-		return p
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(home, ".cache", "ebb", "bin", "temporal")
-}
 
 // bench is everything but a kernel.
 type bench struct {
@@ -87,10 +76,7 @@ func lags(snapshot time.Duration) ec2sim.Lag {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	path := temporalPath()
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no Temporal dev server at %s (set EBB_TEMPORAL)", path)
-	}
+	path := devserver.Need(t)
 	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
