@@ -36,7 +36,7 @@ defaults:
   mode: enforce
   target: 80%
   headroom: {bytes: 192MiB, percent: 10%, fillTime: 3s}
-  grow: {minStep: 1GiB}
+  grow: {minStep: STEP}
   shrink: {min: 1GiB, minPercent: 10%, lookBack: 0s, quiet: 20s, payback: 3650d}
   move: {snapshot: false, grace: 15s}
 `
@@ -54,6 +54,7 @@ type plan struct {
 	lasts       time.Duration // in all, at least
 	least       float64       // utilization at the end
 	backing     string        // of a new disk: too much
+	step        string        // of a growth, at least
 	impatient   bool          // runs begin by hand, every 10 s, as well
 }
 
@@ -61,13 +62,14 @@ func TestEnforce(t *testing.T) {
 	p := plan{
 		nodes: 1, each: 2, stagger: 5 * time.Second, hold: 25 * time.Second, settle: 2 * time.Minute, impatient: true,
 		// A step of one GiB is coarse for disks so small.
-		levels: []float64{0.5, 2.2, 0.8}, last: []float64{1.5, 2.35}, least: 0.45, backing: "4GiB",
+		levels: []float64{0.5, 2.2, 0.8}, last: []float64{1.5, 2.35}, least: 0.45, backing: "4GiB", step: "1GiB",
 	}
 	if os.Getenv("EBB_TEST_FULL") != "" {
 		p = plan{
 			nodes: 2, each: 5, stagger: 12 * time.Second, hold: 3 * time.Minute, settle: 5 * time.Minute, lasts: 20 * time.Minute,
-			// A disk grows in whole GiB and has four growths a day: so large a load is held at 77%.
-			levels: []float64{1, 2.3, 1.1}, last: []float64{3.1}, least: 0.75, backing: "6GiB",
+			// A disk grows in whole GiB and has four growths a day, each larger than the one
+			// before: with steps this large these loads need two.
+			levels: []float64{1, 2.3, 1.1}, last: []float64{3.1}, least: 0.75, backing: "6GiB", step: "2GiB",
 		}
 	}
 	run(t, p)
@@ -152,7 +154,7 @@ func run(t *testing.T, p plan) {
 	say("%d disks hold %.1f GiB each, utilization %.0f%%; policy on", len(disks), p.levels[0], 100*s.UtilizationStart)
 
 	file := filepath.Join(dir, "policy.yaml")
-	require.NoError(t, os.WriteFile(file, []byte(policy), 0o644))
+	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(policy, "STEP", p.step, 1)), 0o644))
 	_, err = l.Ebb(ctx, "schedule", "apply", "--policy", file, "--every", "1m", "--jitter", "1s", "--feed", "30s")
 	require.NoError(t, err)
 	enforced := time.Now()
