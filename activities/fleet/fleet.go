@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -42,12 +41,18 @@ type Operations func(ctx context.Context) (map[contract.DiskID]Operation, error)
 type Operation struct {
 	Type string // workflow type
 	Node string // where; empty: not known
+	GiB  int64  // of the backing afterwards; 0: not known
 }
 
 // Options of the activities.
 type Options struct {
 	World      World
 	Operations Operations // nil: Temporal's visibility, through the worker's client
+	// Answered tells the proposals that go on after their answer, by disk; nil: as
+	// Operations.
+	Answered func(ctx context.Context) (map[contract.DiskID]fleet.Proposed, error)
+	// Take asks for budgets; nil: the workflow Budgets, through the worker's client.
+	Take func(ctx context.Context, in fleet.Ask) (fleet.Room, error)
 	// Retiring tells the volumes that a Retire workflow deletes when their grace
 	// period, which may be longer than Reap's, is over; nil: as Operations.
 	Retiring func(ctx context.Context) (map[string]bool, error)
@@ -74,6 +79,12 @@ func New(o Options) *Activities {
 	if o.Operations == nil {
 		o.Operations = visible
 	}
+	if o.Answered == nil {
+		o.Answered = answered
+	}
+	if o.Take == nil {
+		o.Take = take
+	}
 	if o.Kept == nil && o.Retiring == nil {
 		o.Kept = kept
 	}
@@ -94,6 +105,8 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 	fleet.TakeCensus.Register(r, a.Census)
 	fleet.TakeInventory.Register(r, a.Inventory)
 	fleet.PlanDisks.Register(r, a.Plan)
+	fleet.CountRunning.Register(r, a.Count)
+	fleet.TakeBudget.Register(r, a.TakeBudget)
 	fleet.PublishRun.Register(r, a.Publish)
 	fleet.ListLeftovers.Register(r, a.Leftovers)
 	fleet.DeleteSnapshot.Register(r, a.DeleteSnapshot)
@@ -122,42 +135,12 @@ func (a *Activities) Census(ctx context.Context, in fleet.CensusInput) (fleet.Ce
 	if err != nil {
 		return fleet.Census{}, err
 	}
-	running, err := a.Operations(ctx)
+	counted, err := a.counted(ctx, c)
 	if err != nil {
-		return fleet.Census{}, fmt.Errorf("which operations run: %w", err)
+		return fleet.Census{}, err
 	}
-	// A move that has just begun has no volume yet, one of another Temporal
-	// namespace no workflow here: the greater number counts.
-	zones := map[string]string{}
-	for _, n := range c.Nodes {
-		zones[n.Node] = n.Zone
-	}
-	byNode, byZone, moves := map[string]int{}, map[string]int{}, 0
-	for _, op := range running {
-		if op.Type == contract.ShrinkWorkflow {
-			byNode[op.Node]++
-			byZone[zones[op.Node]]++
-			moves++
-		}
-	}
-	c.Running.MovesByNode = greater(c.Running.MovesByNode, byNode)
-	c.Running.MovesByZone = greater(c.Running.MovesByZone, byZone)
-	c.Running.Moves = max(c.Running.Moves, moves)
-	c.Budgets = p.Budgets
+	c.Running, c.Budgets = counted.Running(), p.Budgets
 	return c, nil
-}
-
-func greater(a, b map[string]int) map[string]int {
-	out := maps.Clone(a)
-	if out == nil {
-		out = map[string]int{}
-	}
-	for k, n := range b {
-		if k != "" {
-			out[k] = max(out[k], n)
-		}
-	}
-	return out
 }
 
 // Inventory implements fleet.TakeInventory.

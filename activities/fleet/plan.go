@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,12 @@ func (a *Activities) Plan(ctx context.Context, in fleet.PlanInput) (fleet.Plan, 
 		Rules:     map[string]plan.Rule{},
 		Totals:    contract.Totals{Modes: map[contract.Mode]int{}, Wanted: map[string]int{}, Held: map[string]int{}},
 	}
+	answered := map[contract.DiskID]fleet.Proposed{}
+	if slices.ContainsFunc(rules, func(r plan.Rule) bool { return r.Mode == plan.Recommend }) {
+		if answered, err = a.Answered(ctx); err != nil {
+			return fleet.Plan{}, fmt.Errorf("which proposals are answered: %w", err)
+		}
+	}
 	for _, e := range in.Inventory.Disks {
 		if e.Rule < 0 || e.Rule >= len(rules) {
 			return fleet.Plan{}, fmt.Errorf("disk %s: no rule %d in the inventory", e.Facts.Disk, e.Rule)
@@ -44,6 +51,9 @@ func (a *Activities) Plan(ctx context.Context, in fleet.PlanInput) (fleet.Plan, 
 		r := rules[e.Rule]
 		r.ExtraBytes, r.ExtraUntil = e.ExtraBytes, e.ExtraUntil
 		d := a.decide(in.Now, e.Facts, surveys[e.Facts.Disk], r, running[e.Facts.Disk])
+		if p, ok := answered[e.Facts.Disk]; ok {
+			stand(&d, p)
+		}
 		out.Rules[r.Name] = rules[e.Rule]
 		out.Decisions = append(out.Decisions, d)
 		a.count(&out.Totals, e.Facts, surveys[e.Facts.Disk].Measurement, d)
@@ -68,6 +78,20 @@ func (a *Activities) decide(now time.Time, f plan.Facts, s contract.DiskSurvey, 
 	}
 	f.DayPeakBytes = s.Usage.DayPeakBytes
 	return plan.Decide(now, f, s.Usage, r, a.Limits, a.Prices)
+}
+
+// stand leaves what would be proposed to the answer that stands, unless it is another
+// matter than what was rejected.
+func stand(d *plan.Decision, p fleet.Proposed) {
+	switch {
+	case d.Why != plan.WhyMode || d.Mode != plan.Recommend:
+	case p.Answer == fleet.Rejected && fleet.Differs(p.Decision, *d):
+		d.Replaces = true
+		d.Reasons = append(d.Reasons, "asked anew: it is not what was rejected by "+p.By)
+	default:
+		d.Why, d.NotBefore = plan.WhyAnswered, p.Until
+		d.Reasons = append(d.Reasons, p.Standing())
+	}
 }
 
 func (a *Activities) count(t *contract.Totals, f plan.Facts, m *contract.Measurement, d plan.Decision) {
@@ -114,10 +138,26 @@ func visible(ctx context.Context) (map[contract.DiskID]Operation, error) {
 	out := map[contract.DiskID]Operation{}
 	err := running(ctx, "disk/", func(id string, w *workflowpb.WorkflowExecutionInfo) {
 		op := Operation{Type: w.GetType().GetName()}
+		if p := w.GetMemo().GetFields()["toGiB"]; p != nil {
+			_ = converter.GetDefaultDataConverter().FromPayload(p, &op.GiB)
+		}
 		if p := w.GetSearchAttributes().GetIndexedFields()[contract.AttrNode]; p != nil {
 			_ = converter.GetDefaultDataConverter().FromPayload(p, &op.Node) // not known, then
 		}
 		out[contract.DiskID(id)] = op
+	})
+	return out, err
+}
+
+// answered asks for the proposals that go on after their answer.
+func answered(ctx context.Context) (map[contract.DiskID]fleet.Proposed, error) {
+	out := map[contract.DiskID]fleet.Proposed{}
+	err := running(ctx, contract.ProposeWorkflowID(""), func(id string, w *workflowpb.WorkflowExecutionInfo) {
+		var p fleet.Proposed
+		m := w.GetMemo().GetFields()[fleet.MemoAnswered]
+		if m != nil && converter.GetDefaultDataConverter().FromPayload(m, &p) == nil && p.Answer != "" {
+			out[contract.DiskID(id)] = p
+		}
 	})
 	return out, err
 }

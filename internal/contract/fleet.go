@@ -20,6 +20,10 @@ const (
 	// ProposeWorkflow (ProposeInput, Proposal) asks people to approve one
 	// operation. Its id is ProposeWorkflowID.
 	ProposeWorkflow = "Propose"
+	// BudgetsWorkflow says who may begin operations now, so that all who begin some
+	// share the budgets. Its id is BudgetsWorkflowID; it begins when it is asked and
+	// ends when nobody asks any more.
+	BudgetsWorkflow = "Budgets"
 	// ReapWorkflow (ReapInput, ReapResult) finds what nothing needs any more.
 	ReapWorkflow = "Reap"
 	// CleanWorkflow (CleanInput, Result) removes what one disk does not need.
@@ -37,12 +41,22 @@ const (
 // one for each disk.
 func ProposeWorkflowID(d DiskID) string { return "propose/" + string(d) }
 
-// Names of Propose's updates and query.
+// BudgetsWorkflowID is the id of the one workflow that is asked for budgets.
+const BudgetsWorkflowID = "ebb-budgets"
+
+// UpdateTake asks Budgets for room (internal/fleet: Ask, Room).
+const UpdateTake = "take"
+
+// Names of Propose's updates, signal and query.
 const (
 	UpdateApprove = "approve"  // Answer: start it
-	UpdateReject  = "reject"   // Answer: do not
+	UpdateReject  = "reject"   // Answer: do not, for a while
+	SignalReplace = "replace"  // Proposal: what to ask instead of what was rejected
 	QueryProposal = "proposal" // returns Proposal
 )
+
+// MaxHold is how long a rejection may hold.
+const MaxHold = 366 * 24 * time.Hour
 
 // Mode says how far Rightsize goes with a disk.
 type Mode string

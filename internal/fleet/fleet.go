@@ -25,6 +25,11 @@ const (
 	TakeInventory contract.Activity[InventoryInput, Inventory] = "TakeInventory"
 	// PlanDisks decides about disks.
 	PlanDisks contract.Activity[PlanInput, Plan] = "PlanDisks"
+	// CountRunning counts what is under way in the fleet.
+	CountRunning contract.Activity[struct{}, Counted] = "CountRunning"
+	// TakeBudget asks the workflow Budgets for room, and the clock whether a
+	// maintenance window is open. What may begin counts from then on.
+	TakeBudget contract.Activity[Ask, Room] = "TakeBudget"
 	// PublishRun shows a run's totals in the worker's metrics.
 	PublishRun contract.Activity[contract.RightsizeResult, struct{}] = "PublishRun"
 	// ListLeftovers finds what EC2's tags say nothing needs.
@@ -134,22 +139,36 @@ type Proposal struct {
 	Grow   *contract.GrowInput   `json:"grow,omitempty"`
 	Shrink *contract.ShrinkInput `json:"shrink,omitempty"`
 	Expiry time.Duration         `json:"expiryNanos"`
+	// Budgets and Windows that the operation waits for once it is approved.
+	Budgets plan.Budgets  `json:"budgets,omitzero"`
+	Windows []plan.Window `json:"windows,omitempty"`
+	// Again: it takes the place of one that was rejected.
+	Again bool `json:"again,omitempty"`
 }
 
 // Answer is the payload of the updates contract.UpdateApprove and UpdateReject.
 type Answer struct {
 	By   string `json:"by"`
 	Note string `json:"note,omitempty"`
+	// For is how long a rejection holds. 0: as long as an answer was waited for.
+	For time.Duration `json:"forNanos,omitempty"`
+	// Now: the approved operation waits for no maintenance window.
+	Now bool `json:"now,omitempty"`
 }
 
 // Proposed is the answer to contract.QueryProposal, and Propose's result.
 type Proposed struct {
 	Decision plan.Decision `json:"decision"`
-	Expires  time.Time     `json:"expires"`
+	Expires  time.Time     `json:"expires"` // when the waiting ends: for an answer, then for room in the budgets
 	// Answer is approved, rejected or expired; empty while it is waited for.
-	Answer  string           `json:"answer,omitempty"`
-	By      string           `json:"by,omitempty"`
-	Note    string           `json:"note,omitempty"`
+	Answer string `json:"answer,omitempty"`
+	By     string `json:"by,omitempty"`
+	Note   string `json:"note,omitempty"`
+	Now    bool   `json:"now,omitempty"` // without waiting for a maintenance window
+	// Until a rejection holds. Until then it may be approved after all.
+	Until time.Time `json:"until,omitzero"`
+	// Waits says what the approved operation waits for; empty: for nothing any more.
+	Waits   string           `json:"waits,omitempty"`
 	Outcome *contract.Result `json:"outcome,omitempty"` // of the operation; nil while it runs
 	Held    string           `json:"held,omitempty"`    // why it was not begun although approved
 }

@@ -359,7 +359,7 @@ func (c *weighing) holdMove() {
 			}
 		}
 	}
-	switch open, next := c.r.openAt(start); {
+	switch open, next := c.r.Open(start); {
 	case open:
 	case next.IsZero():
 		c.hold(Shrink, WhyWindow, time.Time{}, "no maintenance window ever opens")

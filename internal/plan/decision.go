@@ -39,6 +39,7 @@ const (
 	WhyVolumes       Why = "Volumes"       // the backing can hold no more volumes
 	WhyFacts         Why = "Facts"         // the facts are incomplete or contradict each other
 	WhyBudget        Why = "Budget"        // Schedule: a budget is used up
+	WhyAnswered      Why = "Answered"      // somebody rejected it, and that holds; or approved it, and it waits
 )
 
 // Decision is a size and why. GrowTarget, GrowTo and ShrinkTarget fill the first
@@ -77,6 +78,9 @@ type Decision struct {
 	TimeToFull time.Duration `json:"timeToFullNanos,omitempty"` // at the present rate; 1 ns: full; 0: not filling
 	// Fold: the move's purpose is one volume instead of several. It need not pay.
 	Fold bool `json:"fold,omitempty"`
+	// Replaces says that it is to be asked instead of a proposal that was rejected and
+	// from which it differs; whoever knows of proposals sets it.
+	Replaces bool `json:"replaces,omitempty"`
 	// AtCeiling is what the policy wants of writes (AtCeilingWait, AtCeilingFail)
 	// when Why is WhyCeiling.
 	AtCeiling string `json:"atCeiling,omitempty"`

@@ -179,8 +179,8 @@ func clock(y int, m time.Month, d int, of time.Duration, loc *time.Location) tim
 	return time.Date(y, m, d, int(of/time.Hour), int(of%time.Hour/time.Minute), 0, 0, loc)
 }
 
-// openAt tells whether moves may begin at now, and if not, when.
-func (r Rule) openAt(now time.Time) (bool, time.Time) {
+// Open tells whether moves may begin at now, and if not, when; zero: never.
+func (r Rule) Open(now time.Time) (bool, time.Time) {
 	if len(r.Windows) == 0 {
 		return true, now
 	}

@@ -1,0 +1,49 @@
+package fleet
+
+import (
+	"fmt"
+
+	"github.com/ebb-storage/ebb/internal/plan"
+)
+
+// Answers to a proposal.
+const (
+	Approved = "approved"
+	Rejected = "rejected"
+	Expired  = "expired"
+)
+
+// MemoAnswered is the memo of a Propose workflow that goes on after its answer: its
+// Proposed, so that whoever lists workflows knows it.
+const MemoAnswered = "answered"
+
+// Noted is what of p the memo holds.
+func (p Proposed) Noted() Proposed {
+	p.Decision.Reasons = nil
+	return p
+}
+
+// more is by how much of a change another one counts as a different change.
+const more = 1.25
+
+// Differs tells that what is wanted now is so much unlike what was rejected that
+// people should be asked again: growth instead of a smaller backing or the other way
+// round, growth that has become urgent, or a quarter more of it or of the saving.
+func Differs(rejected, now plan.Decision) bool {
+	shrink := now.Wanted == plan.Shrink
+	switch {
+	case (rejected.Wanted == plan.Shrink) != shrink:
+		return true
+	case shrink:
+		return now.SavingUSDMonth > 0 && now.SavingUSDMonth >= more*max(rejected.SavingUSDMonth, 0)
+	}
+	return now.Urgent && !rejected.Urgent || float64(now.GiB) >= more*float64(rejected.GiB)
+}
+
+// Standing is why an answered proposal keeps what is wanted now from being asked.
+func (p Proposed) Standing() string {
+	if p.Answer == Rejected {
+		return fmt.Sprintf("rejected by %s, which holds until %s", p.By, p.Until.UTC().Format("2006-01-02 15:04 MST"))
+	}
+	return fmt.Sprintf("approved by %s, waits for %s", p.By, p.Waits)
+}
