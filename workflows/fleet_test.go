@@ -34,6 +34,9 @@ type herd struct {
 	dead      map[string]bool
 	visible   map[contract.DiskID]activity_fleet.Operation
 	retiring  map[string]bool
+	answered  map[contract.DiskID]fleet.Proposed
+	ledger    fleet.Ledger
+	asked     int // for budgets
 	grows     []contract.GrowInput
 	shrinks   []contract.ShrinkInput
 	now, most int // moves under way
@@ -75,8 +78,25 @@ func (h *herd) fresh() {
 		World: h, Prices: h.prices,
 		Operations: func(context.Context) (map[contract.DiskID]activity_fleet.Operation, error) { return h.visible, nil },
 		Retiring:   func(context.Context) (map[string]bool, error) { return h.retiring, nil },
+		Answered:   func(context.Context) (map[contract.DiskID]fleet.Proposed, error) { return h.answered, nil },
+		Take:       h.take,
 	}).Register(h.env)
 	h.grows, h.shrinks = nil, nil
+}
+
+// take is Budgets, whose count is of what is visible.
+func (h *herd) take(_ context.Context, ask fleet.Ask) (fleet.Room, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked++
+	if h.ledger.Stale(ask.At) {
+		var c fleet.Counted
+		for d, op := range h.visible {
+			c.Moves = append(c.Moves, fleet.Move{Disk: d, Node: op.Node, Zone: stubnode.HerdZone})
+		}
+		h.ledger.Count(ask.At, c)
+	}
+	return h.ledger.Take(ask.At, ask), nil
 }
 
 func (h *herd) grow(_ workflow.Context, in contract.GrowInput) (contract.Result, error) {
@@ -339,14 +359,26 @@ func (h *herd) propose(when time.Duration, update string, a any) (fleet.Proposed
 	h.t.Helper()
 	got := &answers{}
 	if update != "" {
-		h.env.RegisterDelayedCallback(func() { h.env.UpdateWorkflow(update, "1", got, a) }, when)
+		got = h.at(when, update, a)
 	}
-	h.env.ExecuteWorkflow(contract.ProposeWorkflow, proposalOf(h))
+	return h.proposed(proposalOf(h)), got
+}
+
+// at answers a proposal at a time after its beginning.
+func (h *herd) at(when time.Duration, update string, a any) *answers {
+	got := &answers{}
+	h.env.RegisterDelayedCallback(func() { h.env.UpdateWorkflow(update, fmt.Sprint(when), got, a) }, when)
+	return got
+}
+
+func (h *herd) proposed(in fleet.Proposal) fleet.Proposed {
+	h.t.Helper()
+	h.env.ExecuteWorkflow(contract.ProposeWorkflow, in)
 	require.True(h.t, h.env.IsWorkflowCompleted())
 	require.NoError(h.t, h.env.GetWorkflowError())
 	var p fleet.Proposed
 	require.NoError(h.t, h.env.GetWorkflowResult(&p))
-	return p, got
+	return p
 }
 
 func TestProposeApproved(t *testing.T) {

@@ -22,6 +22,7 @@ func Register(r worker.WorkflowRegistry) {
 	bind(contract.RightsizeWorkflow, Rightsize)
 	bind(contract.RightsizeShardWorkflow, RightsizeShard)
 	bind(contract.ProposeWorkflow, Propose)
+	bind(contract.BudgetsWorkflow, Budgets)
 	bind(contract.ReapWorkflow, Reap)
 	bind(contract.CleanWorkflow, Clean)
 	RegisterInspect(r)

@@ -30,6 +30,8 @@ const (
 	// childrenMost is how many operations and proposals one run begins at most,
 	// whatever its input says: a workflow with 2000 children that run gets no further.
 	childrenMost = 1900
+	// budgetsShared is the version since which runs ask Budgets for room.
+	budgetsShared = "budgets-shared"
 	// childrenTogether are begun in one answer to Temporal, which holds 4 MiB.
 	childrenTogether = 200
 )
@@ -44,9 +46,10 @@ type rightsize struct {
 	result contract.RightsizeResult
 
 	shards, looked int
-	running        plan.Running // the census', and what this run has under way
-	freed          int          // moves of this run that have ended
-	ended          bool         // the feeding: what ends later is not counted
+	running        plan.Running    // the census' or Budgets', and what this run has under way
+	freed          int             // moves of this run that have ended
+	past           []plan.Decision // those of them that Budgets was not told of
+	ended          bool            // the feeding: what ends later is not counted
 }
 
 // Rightsize looks at every disk of the fleet, decides what should become of each,
@@ -234,14 +237,17 @@ func beyond(ctx workflow.Context) workflow.Context {
 }
 
 func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expiry time.Duration) {
-	children := make([]workflow.ChildWorkflowFuture, len(ask))
+	children, inputs := make([]workflow.ChildWorkflowFuture, len(ask)), make([]fleet.Proposal, len(ask))
 	for i, d := range ask {
 		name, input, why := fleet.Operation(d, r.rules[d.Rule], r.in.Settings)
 		if why != "" {
 			r.held(d, why)
 			continue
 		}
-		in := fleet.Proposal{Decision: d, Workflow: name, Expiry: expiry}
+		in := fleet.Proposal{Decision: d, Workflow: name, Expiry: expiry, Budgets: r.census.Budgets}
+		if d.Wanted == plan.Shrink {
+			in.Windows = r.rules[d.Rule].Windows
+		}
 		switch input := input.(type) {
 		case contract.GrowInput:
 			in.Grow = &input
@@ -257,6 +263,7 @@ func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expi
 			Memo:                  map[string]any{"fromGiB": d.FromGiB, "toGiB": d.GiB, "reason": d.Reason, "savingUsdMonth": d.SavingUSDMonth},
 		})
 		children[i] = workflow.ExecuteChildWorkflow(child, contract.ProposeWorkflow, in)
+		inputs[i] = in
 	}
 	for i, d := range ask {
 		if children[i] == nil {
@@ -266,6 +273,13 @@ func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expi
 		if err != nil && !runs(err) {
 			r.problem("disk %s: its proposal was not begun: %v", d.Disk, err)
 			continue
+		}
+		if err != nil && d.Replaces {
+			err = workflow.SignalExternalWorkflow(ctx, contract.ProposeWorkflowID(d.Disk), "", contract.SignalReplace, inputs[i]).Get(ctx, nil)
+			if err != nil {
+				r.held(d, fmt.Sprintf("what was rejected ends just now: %v", err))
+				continue
+			}
 		}
 		r.result.Proposed = append(r.result.Proposed, begun(d))
 	}
@@ -291,6 +305,7 @@ func (r *rightsize) feed(ctx workflow.Context) {
 	r.running.MovesByNode, r.running.MovesByZone = counts(r.running.MovesByNode), counts(r.running.MovesByZone)
 	until := workflow.Now(ctx).Add(r.in.Feed)
 	left := r.do
+	shared := len(left) > 0 && r.census.Budgets != (plan.Budgets{}) && workflow.GetVersion(ctx, budgetsShared, workflow.DefaultVersion, 1) > workflow.DefaultVersion
 	for len(left) > 0 && ctx.Err() == nil {
 		now, later := plan.Schedule(workflow.Now(ctx), left, r.census.Budgets, r.running)
 		most := min(r.in.MaxStarts, childrenMost-len(r.result.Proposed))
@@ -302,6 +317,11 @@ func (r *rightsize) feed(ctx workflow.Context) {
 			now, later = now[:room], nil
 		}
 		freed := r.freed
+		if shared {
+			var held []plan.Held
+			now, held = r.allowed(ctx, now)
+			later = append(later, held...)
+		}
 		for part := range slices.Chunk(now, childrenTogether) {
 			if ctx.Err() == nil {
 				r.start(beyond(ctx), part)
@@ -320,6 +340,42 @@ func (r *rightsize) feed(ctx workflow.Context) {
 		}
 	}
 	r.ended = true
+}
+
+// allowed leaves of what would begin now what Budgets allows beside the operations of
+// others. What is urgent asks nobody.
+func (r *rightsize) allowed(ctx workflow.Context, now []plan.Decision) (begin []plan.Decision, held []plan.Held) {
+	ask := fleet.Ask{Budgets: r.census.Budgets, At: workflow.Now(ctx)}
+	for _, d := range now {
+		if !d.Urgent {
+			ask.Want = append(ask.Want, fleet.Brief(d))
+		}
+	}
+	if len(ask.Want) == 0 {
+		return now, nil
+	}
+	told := r.past
+	r.past = nil
+	for _, d := range told {
+		ask.Ended = append(ask.Ended, d.Disk)
+	}
+	room, err := fleet.TakeBudget.Execute(budgetControl(ctx), ask)
+	if err != nil {
+		r.past = append(told, r.past...)
+		if ctx.Err() == nil {
+			r.problem("the budgets did not answer: %v", err)
+		}
+		for _, d := range ask.Want {
+			room.Held = append(room.Held, plan.Held{Disk: d.Disk, Why: plan.WhyBudget, Reason: "the budgets did not answer"})
+		}
+	} else {
+		r.running = room.Running
+		r.running.MovesByNode, r.running.MovesByZone = counts(r.running.MovesByNode), counts(r.running.MovesByZone)
+		for _, d := range r.past { // meanwhile
+			r.take(d, -1)
+		}
+	}
+	return slices.DeleteFunc(now, func(d plan.Decision) bool { return !d.Urgent && !slices.Contains(room.Begin, d.Disk) }), room.Held
 }
 
 func (r *rightsize) heldBy(left []plan.Decision, why []plan.Held) {
@@ -400,6 +456,7 @@ func (r *rightsize) follow(ctx workflow.Context, f workflow.Future, d plan.Decis
 	r.take(d, -1)
 	if d.Action == plan.Shrink {
 		r.freed++
+		r.past = append(r.past, d)
 	}
 	b := &r.result.Started[n]
 	switch {
