@@ -190,7 +190,14 @@ func ended[R any](b *bench, run client.WorkflowRun, story string) R {
 	defer cancel()
 	var r R
 	require.NoError(b.t, run.Get(ctx, &r), story)
-	h, err := replay.Fetch(ctx, b.c, run.GetID(), run.GetRunID())
+	b.told(run.GetID(), run.GetRunID(), story)
+	return r
+}
+
+// told checks that a run replays as far as it has come, and records it when asked to.
+func (b *bench) told(id, run, story string) {
+	b.t.Helper()
+	h, err := replay.Fetch(b.t.Context(), b.c, id, run)
 	require.NoError(b.t, err)
 	require.NoError(b.t, replay.Replay(h, workflows.Register), story)
 	b.t.Logf("%s: %d events", story, len(h.Events))
@@ -201,7 +208,6 @@ func ended[R any](b *bench, run client.WorkflowRun, story string) R {
 		_, err := replay.Save(h, dir, story)
 		require.NoError(b.t, err)
 	}
-	return r
 }
 
 func (b *bench) run(disk contract.DiskID, name string, in any, story string) contract.Result {
