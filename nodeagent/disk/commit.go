@@ -162,6 +162,10 @@ func (m *Manager) syncedLocked(ctx context.Context, in contract.MoveInput, h *ha
 	if f := h.failure[in.Move]; f != nil {
 		return nil, f
 	}
+	if v.incoming == nil && v.active.head.Move == in.Move {
+		return nil, contract.Refuse(contract.MoveFailed, "the new volume is gone or its header cannot be read: move %s cannot go on", in.Move).
+			WithDisk(in.Disk).WithVolume(v.active.head.Peer).WithNext("check the new volume's status in EC2; run the operation again")
+	}
 	if !v.moving() || v.active.head.Move != in.Move {
 		return nil, contract.Refuse(contract.MoveFailed, "move %s is not running", in.Move).WithDisk(in.Disk).WithNext("start the operation again")
 	}
@@ -322,6 +326,9 @@ func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contrac
 				return none, err
 			}
 		}
+		if err := m.takeUnseenDown(in.Disk, v); err != nil {
+			return none, err
+		}
 		return m.measure(ctx, in.Disk, h)
 	}
 	if err := m.fallBack(ctx, in.Disk, h); err != nil {
@@ -339,9 +346,23 @@ func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contrac
 	if h.view, err = m.look(ctx, in.Disk); err != nil {
 		return none, err
 	}
+	h.view.forget(in.Move)
 	delete(h.failure, in.Move)
 	delete(h.pauses, in.Move)
 	return m.measure(ctx, in.Disk, h)
+}
+
+// takeUnseenDown takes the stack of a move down whose volume's header cannot be
+// read, or not any more: the volume could not be detached with it. A running
+// mirror needs what is there.
+func (m *Manager) takeUnseenDown(d contract.DiskID, v *view) error {
+	if v.incoming != nil {
+		return nil
+	}
+	if _, mirrored, err := m.mirrorState(d); err != nil || mirrored {
+		return err
+	}
+	return m.takeDownAll(d, v.active.head)
 }
 
 // fallBack returns the disk to its old backing for good. The header comes

@@ -90,8 +90,10 @@ func TestNodeNewVolumeFails(t *testing.T) {
 			s := stop()
 			t.Logf("writer: %+v", s)
 			require.Less(t, s.LongestStallMS, int64(10_000))
-			_, err = b.AbortMove(t.Context(), in)
+			m, err := b.AbortMove(t.Context(), in)
 			require.NoError(t, err)
+			require.Nil(t, m.Move, "the new volume still says that it is incoming")
+			require.Len(t, b.devices(), 5)
 			require.Eventually(t, func() bool {
 				for _, e := range events() {
 					if e.Kind == disk.EventMoveFailed {
@@ -104,6 +106,26 @@ func TestNodeNewVolumeFails(t *testing.T) {
 			b.check(contract.Ext4)
 		})
 	}
+}
+
+// TestNodeNewVolumeFailsUnseen: the new volume dies between the copy and the
+// comparison, and nobody has written since. The refusal says which volume it is,
+// and the abort leaves nothing on it.
+func TestNodeNewVolumeFailsUnseen(t *testing.T) {
+	b := newBench(t)
+	in := b.copied(contract.XFS, 20*mib)
+	b.host.SetFault(b.vols[1], node.Fault{Kind: node.FaultError})
+	_, err := b.VerifyMove(t.Context(), in, silent)
+	r := refusal(t, err, contract.MoveFailed)
+	require.Equal(t, b.vols[1], r.Volume)
+	for range 2 {
+		m, err := b.AbortMove(t.Context(), in)
+		require.NoError(t, err)
+		require.Nil(t, m.Move)
+		require.Len(t, b.devices(), 5)
+	}
+	b.drop(b.vols[1])
+	b.check(contract.XFS)
 }
 
 // TestNodeNewVolumeFailsWithoutAgent: nobody is there when the new volume dies.

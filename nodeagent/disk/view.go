@@ -300,6 +300,15 @@ func (v *view) prefer(move string) {
 	}
 }
 
+// forget drops the incoming backing of a move that was aborted. Its header may say
+// incoming for ever: the volume may have failed.
+func (v *view) forget(move string) {
+	v.incomings = slices.DeleteFunc(v.incomings, func(b *backing) bool { return b.head.Move == move })
+	if v.incoming != nil && v.incoming.head.Move == move {
+		v.incoming = nil
+	}
+}
+
 // peered tells that the incoming generation is the one that the active header
 // has recorded.
 func (v *view) peered() bool {
