@@ -115,6 +115,11 @@ func TestNodeNewVolumeFailsUnseen(t *testing.T) {
 	b := newBench(t)
 	in := b.copied(contract.XFS, 20*mib)
 	b.host.SetFault(b.vols[1], node.Fault{Kind: node.FaultError})
+	t.Cleanup(func() { // else a failure would leave a mirror that holds the unmount's writes
+		for _, v := range b.vols {
+			b.host.SetFault(v, node.Fault{})
+		}
+	})
 	_, err := b.VerifyMove(t.Context(), in, silent)
 	r := refusal(t, err, contract.MoveFailed)
 	require.Equal(t, b.vols[1], r.Volume)
