@@ -117,7 +117,10 @@ func TestReportReadsTemporal(t *testing.T) {
 		contract.RetireWorkflow: func(ctx workflow.Context, grace time.Duration) (contract.Result, error) {
 			return contract.Result{Operation: contract.RetireWorkflow, Outcome: contract.Done}, workflow.Sleep(ctx, grace)
 		},
-		contract.ProposeWorkflow: func(_ workflow.Context, answer string) (fleet.Proposed, error) {
+		contract.ProposeWorkflow: func(ctx workflow.Context, answer string) (fleet.Proposed, error) {
+			if answer == "holds" {
+				return fleet.Proposed{}, workflow.Sleep(ctx, time.Hour)
+			}
 			return fleet.Proposed{Decision: plan.Decision{Disk: id, Wanted: plan.Shrink, FromGiB: 4, GiB: 2, Reason: "less is needed"}, Answer: answer, By: "ann"}, nil
 		},
 		contract.RightsizeWorkflow: func(_ workflow.Context, held int) (contract.RightsizeResult, error) {
@@ -138,6 +141,11 @@ func TestReportReadsTemporal(t *testing.T) {
 	run("propose/a", contract.ProposeWorkflow, true, "rejected")
 	run("propose/b", contract.ProposeWorkflow, true, "expired")
 	run("propose/c", contract.ProposeWorkflow, true, "approved")
+	holds := fleet.Proposed{Decision: plan.Decision{Disk: id, Wanted: plan.Grow, FromGiB: 4, GiB: 9}, Answer: "rejected", By: "ann", At: now.Add(-time.Minute), Until: now.Add(time.Hour)}
+	_, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: "propose/d", TaskQueue: contract.ControlQueue, Memo: map[string]any{fleet.MemoAnswered: holds},
+	}, contract.ProposeWorkflow, "holds") // it goes on as long as its rejection holds
+	require.NoError(t, err)
 	run("rightsize/1", contract.RightsizeWorkflow, true, 7)
 	run("reap/1", contract.ReapWorkflow, true)
 	run("disk/"+string(id), contract.GrowWorkflow, true, contract.GrowInput{Disk: id, ToGiB: 40})
@@ -145,13 +153,13 @@ func TestReportReadsTemporal(t *testing.T) {
 	var r report.Account
 	require.Eventually(t, func() bool { // visibility lags a moment
 		r = reported(ctx, t, "--since", "1d")
-		return r.Totals.Grows == 1 && r.Totals.RefusedOps == 2 && len(r.Held) == 1
+		return r.Totals.Grows == 1 && r.Totals.RefusedOps == 3 && len(r.Held) == 1
 	}, 30*time.Second, 100*time.Millisecond)
 	var codes []string
 	for _, o := range r.Operations {
 		codes = append(codes, o.Operation+" "+o.Outcome+" "+o.Code)
 	}
-	require.ElementsMatch(t, []string{"grow done ", "shrink refused ProposalRejected", "shrink refused ProposalExpired"}, codes)
+	require.ElementsMatch(t, []string{"grow done ", "grow refused ProposalRejected", "shrink refused ProposalRejected", "shrink refused ProposalExpired"}, codes)
 	require.Equal(t, 7, r.Held[0].Times)
 	require.WithinDuration(t, now, r.To, time.Minute)
 	cl, err := control.Connect(ctx, control.Settings{Logger: slog.New(slog.DiscardHandler)})

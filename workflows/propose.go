@@ -30,9 +30,9 @@ const (
 type proposal struct {
 	in      fleet.Proposal
 	p       fleet.Proposed
-	answers int  // how many there were
-	noted   bool // the memo tells of an answer
-	closed  bool // the operation begins, or the proposal is over: no answer counts any more
+	answers int    // how many there were
+	noted   string // the answer that the memo tells of
+	closed  bool   // the operation begins, or the proposal is over: no answer counts any more
 	// instead is what is to be asked instead of what was rejected.
 	instead *fleet.Proposal
 }
@@ -129,13 +129,14 @@ func (w *proposal) valid(answer string, a fleet.Answer) error {
 func (w *proposal) answer(ctx workflow.Context, answer string, a fleet.Answer) {
 	w.answers++
 	w.instead = nil
-	w.p.Answer, w.p.By, w.p.Note, w.p.Now, w.p.Until, w.p.Waits = answer, a.By, a.Note, a.Now, time.Time{}, ""
+	w.p.Answer, w.p.At, w.p.By, w.p.Note, w.p.Now = answer, workflow.Now(ctx), a.By, a.Note, a.Now
+	w.p.Until, w.p.Waits = time.Time{}, ""
 	if answer == fleet.Rejected {
 		hold := a.For
 		if hold == 0 {
 			hold = w.in.Expiry
 		}
-		w.p.Until = workflow.Now(ctx).Add(hold)
+		w.p.Until = w.p.At.Add(hold)
 	}
 	w.show(ctx)
 }
@@ -194,6 +195,9 @@ func (w *proposal) approved(ctx workflow.Context) error {
 		}
 	}
 	w.p.Waits, w.closed = "", true
+	if w.noted != "" {
+		w.note(ctx)
+	}
 	w.begin(ctx)
 	return nil
 }
@@ -241,10 +245,10 @@ func (w *proposal) begin(ctx workflow.Context) {
 // note has the memo tell of the answer that stands. What an approval waits for is
 // told once.
 func (w *proposal) note(ctx workflow.Context) {
-	if w.noted && w.p.Answer == fleet.Approved {
+	if w.noted == w.p.Answer && w.p.Answer == fleet.Approved {
 		return
 	}
-	w.noted = w.p.Answer == fleet.Approved
+	w.noted = w.p.Answer
 	w.remember(ctx, map[string]any{fleet.MemoAnswered: w.p.Noted()})
 }
 

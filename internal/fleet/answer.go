@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/ebb-storage/ebb/internal/plan"
 )
@@ -40,10 +41,22 @@ func Differs(rejected, now plan.Decision) bool {
 	return now.Urgent && !rejected.Urgent || float64(now.GiB) >= more*float64(rejected.GiB)
 }
 
+// Open tells that p waits for an answer.
+func (p Proposed) Open() bool { return p.Answer == "" }
+
+// Waiting tells that p is approved and waits for room.
+func (p Proposed) Waiting() bool { return p.Answer == Approved && p.Waits != "" }
+
+// Holds tells that p is rejected and may still be approved.
+func (p Proposed) Holds(now time.Time) bool { return p.Answer == Rejected && p.Until.After(now) }
+
 // Standing is why an answered proposal keeps what is wanted now from being asked.
 func (p Proposed) Standing() string {
 	if p.Answer == Rejected {
 		return fmt.Sprintf("rejected by %s, which holds until %s", p.By, p.Until.UTC().Format("2006-01-02 15:04 MST"))
+	}
+	if p.Waits == "" {
+		return "approved by " + p.By
 	}
 	return fmt.Sprintf("approved by %s, waits for %s", p.By, p.Waits)
 }

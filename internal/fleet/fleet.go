@@ -161,10 +161,11 @@ type Proposed struct {
 	Decision plan.Decision `json:"decision"`
 	Expires  time.Time     `json:"expires"` // when the waiting ends: for an answer, then for room in the budgets
 	// Answer is approved, rejected or expired; empty while it is waited for.
-	Answer string `json:"answer,omitempty"`
-	By     string `json:"by,omitempty"`
-	Note   string `json:"note,omitempty"`
-	Now    bool   `json:"now,omitempty"` // without waiting for a maintenance window
+	Answer string    `json:"answer,omitempty"`
+	At     time.Time `json:"at,omitzero"` // answered
+	By     string    `json:"by,omitempty"`
+	Note   string    `json:"note,omitempty"`
+	Now    bool      `json:"now,omitempty"` // without waiting for a maintenance window
 	// Until a rejection holds. Until then it may be approved after all.
 	Until time.Time `json:"until,omitzero"`
 	// Waits says what the approved operation waits for; empty: for nothing any more.

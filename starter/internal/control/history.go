@@ -108,7 +108,23 @@ func (c *Client) Past(ctx context.Context, since time.Time) (*Past, error) {
 	// 3. Proposals.
 	err = c.since(ctx, fmt.Sprintf("WorkflowType = %q", contract.ProposeWorkflow), since, func(info *workflowpb.WorkflowExecutionInfo) bool {
 		t := Turned{Began: info.GetStartTime().AsTime(), Ended: info.GetCloseTime().AsTime()}
-		if info.GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED && c.get(ctx, info, &t.Proposed) && t.Outcome == nil && t.Answer != "approved" {
+		switch info.GetStatus() {
+		case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED:
+			if !c.get(ctx, info, &t.Proposed) {
+				return true
+			}
+		case enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, enumspb.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW: // it goes on after its answer
+			m := info.GetMemo().GetFields()[fleet.MemoAnswered]
+			if m == nil || c.decode.FromPayload(m, &t.Proposed) != nil || t.Answer != fleet.Rejected {
+				return true
+			}
+		default:
+			return true
+		}
+		if !t.At.IsZero() {
+			t.Ended = t.At
+		}
+		if t.Outcome == nil && t.Answer != fleet.Approved && !t.Ended.Before(since) {
 			p.Turned = append(p.Turned, t)
 		}
 		return true
