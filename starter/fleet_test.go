@@ -67,7 +67,7 @@ func (h *herd) serve(t *testing.T, address, namespace string) {
 	w := worker.New(c, contract.ControlQueue, worker.Options{})
 	for name, fn := range map[string]any{
 		contract.RightsizeWorkflow: workflows.Rightsize, contract.RightsizeShardWorkflow: workflows.RightsizeShard,
-		contract.ProposeWorkflow: workflows.Propose, contract.ReapWorkflow: workflows.Reap, contract.CleanWorkflow: workflows.Clean,
+		contract.ProposeWorkflow: workflows.Propose, contract.BudgetsWorkflow: workflows.Budgets, contract.ReapWorkflow: workflows.Reap, contract.CleanWorkflow: workflows.Clean,
 		contract.GrowWorkflow: h.grow, contract.ShrinkWorkflow: h.shrink,
 	} {
 		w.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/ebb-storage/ebb/internal/fleet"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/exit"
+	"github.com/ebb-storage/ebb/starter/internal/size"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
 
@@ -20,6 +23,8 @@ type answerOptions struct {
 	note   string
 	yes    bool
 	dryRun bool
+	now    bool
+	hold   size.DurationFlag
 	update string // contract.UpdateApprove or UpdateReject
 	word   string // approved or rejected
 }
@@ -32,26 +37,37 @@ type answers struct {
 }
 
 func (a *app) newApprove() *cobra.Command {
-	c := a.answering(contract.UpdateApprove, "approved")
+	o := answerOptions{update: contract.UpdateApprove, word: fleet.Approved}
+	c := a.answering(&o)
 	c.Use, c.Short = "approve DISK...", "Approve what was proposed for disks"
-	c.Long = `Approve the operations that were proposed for disks (ebb proposals); they begin at
-once. Each looks at its disk anew and refuses what does not fit any more. When one
-of the disks has no proposal, nothing is approved.`
-	c.Example = "  ebb approve data-1\n  ebb approve --all --yes --note 'as agreed on Monday'"
+	c.Long = `Approve the operations that were proposed for disks (ebb proposals), also those that
+were rejected and not proposed again yet. Each begins as soon as the policy's budgets
+have room for it and, where the policy has maintenance windows for moves, one is open;
+ebb proposals shows what it waits for, ebb reject takes the approval back until then.
+Each looks at its disk anew and refuses what does not fit any more. When one of the
+disks has no proposal, nothing is approved.`
+	c.Example = "  ebb approve data-1\n  ebb approve data-1 --now\n  ebb approve --all --yes --note 'as agreed on Monday'"
+	c.Flags().BoolVar(&o.now, "now", false, "wait for no maintenance window (budgets hold all the same)")
 	return c
 }
 
 func (a *app) newReject() *cobra.Command {
-	c := a.answering(contract.UpdateReject, "rejected")
+	o := answerOptions{update: contract.UpdateReject, word: fleet.Rejected}
+	c := a.answering(&o)
 	c.Use, c.Short = "reject DISK...", "Reject what was proposed for disks"
-	c.Long = `Reject what was proposed for disks (ebb proposals). A later run proposes it again
-if it still holds then; to be left alone: ebb mode observe disk=DISK.`
-	c.Example = "  ebb reject data-1 --note 'a restore is planned'\n  ebb reject --all --dry-run"
+	c.Long = `Reject what was proposed for disks (ebb proposals), or take an approval back as long
+as it waits. It is not proposed again for as long as an answer was waited for (7 days,
+or --proposal-expiry of ebb schedule apply), or for as long as --for says, unless it
+becomes another matter: growth instead of a shrink or the other way round, growth that
+is urgent, or a quarter more of it or of the saving. It may be approved after all.
+Growth of a disk that runs full asks nobody. To be left alone for good:
+ebb mode observe disk=DISK.`
+	c.Example = "  ebb reject data-1 --note 'a restore is planned'\n  ebb reject data-1 --for 30d\n  ebb reject --all --dry-run"
+	c.Flags().Var(&o.hold, "for", "how long not to propose it again (default: as long as an answer was waited for)")
 	return c
 }
 
-func (a *app) answering(update, word string) *cobra.Command {
-	o := answerOptions{update: update, word: word}
+func (a *app) answering(o *answerOptions) *cobra.Command {
 	c := &cobra.Command{
 		Args: func(c *cobra.Command, args []string) error {
 			if (len(args) > 0) == o.all {
@@ -60,7 +76,7 @@ func (a *app) answering(update, word string) *cobra.Command {
 			return nil
 		},
 		ValidArgsFunction: a.completeDisk,
-		RunE:              func(c *cobra.Command, args []string) error { return a.runAnswer(c.Context(), args, o) },
+		RunE:              func(c *cobra.Command, args []string) error { return a.runAnswer(c.Context(), args, *o) },
 	}
 	c.Flags().BoolVar(&o.all, "all", false, "everything that waits for an approval")
 	c.Flags().StringVar(&o.note, "note", "", "a word for the record")
@@ -75,7 +91,7 @@ func (a *app) runAnswer(ctx context.Context, refs []string, o answerOptions) err
 		return exit.New(exit.Usage, "--all needs --yes when nobody is there to ask")
 	}
 	return a.withClient(ctx, func(c *control.Client) error {
-		waiting, err := a.waiting(ctx, c, refs, o.all)
+		waiting, err := a.waiting(ctx, c, refs, o)
 		if err != nil {
 			return err
 		}
@@ -95,27 +111,33 @@ func (a *app) runAnswer(ctx context.Context, refs []string, o answerOptions) err
 				p.Problem, failed = "interrupted", ctx.Err()
 				continue
 			}
-			is, err := c.AnswerProposal(ctx, control.Disk{ID: p.Disk, Name: p.Name}, o.update, fleet.Answer{By: c.Who(), Note: o.note})
+			is, err := c.AnswerProposal(ctx, control.Disk{ID: p.Disk, Name: p.Name}, o.update, fleet.Answer{
+				By: c.Who(), Note: o.note, For: time.Duration(o.hold), Now: o.now,
+			})
 			if err != nil {
 				p.Problem, failed = err.Error(), err
 				continue
 			}
-			p.Answer, p.By, p.Note = is.Answer, is.By, is.Note
+			p.settle(is)
 		}
 		if err := a.output.Print(a.streams.Out, out, func(w io.Writer) error { return answerTable(w, out) }); err != nil {
 			return err
 		}
 		if o.update == contract.UpdateApprove && !o.dryRun && failed == nil && len(waiting) > 0 {
-			a.streams.Say("the operations begin; watch one with: ebb watch %s", waiting[0].ref())
+			a.streams.Say("each begins as soon as there is room for it (ebb proposals); watch one with: ebb watch %s", waiting[0].ref())
 		}
 		return failed
 	})
 }
 
-// waiting are the proposals of disks; all of them must have one.
-func (a *app) waiting(ctx context.Context, c *control.Client, refs []string, all bool) ([]proposalView, error) {
-	if all {
+// waiting are the proposals of disks; all of them must have one. Without disks they
+// are those that nobody answered and, to be rejected, those that are approved and wait.
+func (a *app) waiting(ctx context.Context, c *control.Client, refs []string, o answerOptions) ([]proposalView, error) {
+	if o.all {
 		list, err := a.proposals(ctx, c)
+		list.Proposals = slices.DeleteFunc(list.Proposals, func(p proposalView) bool {
+			return p.Answer != "" && (p.Answer != fleet.Approved || o.update == contract.UpdateApprove)
+		})
 		if err == nil && len(list.Proposals) == 0 {
 			a.streams.Say("nothing waits for an approval")
 		}
@@ -181,6 +203,8 @@ func answerTable(w io.Writer, out answers) error {
 			answer = "would be " + out.Answer
 		case p.Problem != "":
 			answer = "not answered: " + p.Problem
+		case p.Until != nil:
+			answer += " until " + clock(*p.Until)
 		}
 		rows = append(rows, []string{p.ref(), answer, p.what(), usd(p.Saving), orDash(p.Note)})
 	}

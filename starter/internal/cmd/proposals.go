@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/internal/fleet"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
@@ -29,6 +31,8 @@ type proposalView struct {
 	Answer     string          `json:"answer,omitempty"`
 	By         string          `json:"by,omitempty"`
 	Note       string          `json:"note,omitempty"`
+	Waits      string          `json:"waits,omitempty"`   // for what, when it is approved
+	Until      *time.Time      `json:"until,omitempty"`   // a rejection holds
 	Problem    string          `json:"problem,omitempty"` // why the answer did not arrive
 	WorkflowID string          `json:"workflowId"`
 }
@@ -37,12 +41,21 @@ func newProposalView(p control.Proposal) proposalView {
 	d := p.Decision
 	v := proposalView{
 		Disk: p.Disk.ID, Name: p.Disk.Name, Operation: string(d.Wanted), FromGiB: d.FromGiB, ToGiB: d.GiB, Saving: d.SavingUSDMonth, Cost: d.CostUSD,
-		Reason: d.Reason, Reasons: d.Reasons, Expires: p.Expires, Answer: p.Answer, By: p.By, Note: p.Note, WorkflowID: p.WorkflowID,
+		Reason: d.Reason, Reasons: d.Reasons, WorkflowID: p.WorkflowID,
 	}
 	if !p.Since.IsZero() {
 		v.Since = &p.Since
 	}
+	v.settle(p.Proposed)
 	return v
+}
+
+// settle takes over how the proposal stands.
+func (p *proposalView) settle(is fleet.Proposed) {
+	p.Answer, p.By, p.Note, p.Waits, p.Expires, p.Until = is.Answer, is.By, is.Note, is.Waits, is.Expires, nil
+	if !is.Until.IsZero() {
+		p.Until = &is.Until
+	}
 }
 
 func (p proposalView) ref() string { return control.Disk{ID: p.Disk, Name: p.Name}.Ref() }
@@ -50,30 +63,46 @@ func (p proposalView) ref() string { return control.Disk{ID: p.Disk, Name: p.Nam
 // proposalList is the data of ebb proposals.
 type proposalList struct {
 	Proposals []proposalView `json:"proposals"`
-	Silent    int            `json:"silent,omitempty"` // those that did not answer
+	Silent    int            `json:"silent,omitempty"`   // those that did not answer
+	Rejected  int            `json:"rejected,omitempty"` // those that are not shown, without --all
 }
 
 func (a *app) newProposals() *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	c := &cobra.Command{
 		Use:   "proposals",
 		Short: "List what waits for an approval",
 		Long: `List the operations that runs of Rightsize proposed and that wait for an approval,
-the greatest saving first. A disk has one proposal at a time; it stands as it is
-until it is answered or expires, and the operation looks at the disk anew.`,
-		Example: "  ebb proposals\n  ebb proposals -o json | jq '[.proposals[].savingUsdMonth] | add'",
+the greatest saving first, and those that are approved and wait for a budget or a
+maintenance window. A disk has one proposal at a time; it stands as it is until it is
+answered or expires, and the operation looks at the disk anew.
+
+With --all also what was rejected: it is not proposed again for a while, and may be
+approved after all.`,
+		Example: "  ebb proposals\n  ebb proposals --all\n  ebb proposals -o json | jq '[.proposals[].savingUsdMonth] | add'",
 		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.runProposals(c.Context()) },
+		RunE:    func(c *cobra.Command, _ []string) error { return a.runProposals(c.Context(), all) },
 	}
+	c.Flags().BoolVar(&all, "all", false, "show rejections that hold, too")
+	return c
 }
 
-func (a *app) runProposals(ctx context.Context) error {
+func (a *app) runProposals(ctx context.Context, all bool) error {
 	return a.withClient(ctx, func(c *control.Client) error {
 		list, err := a.proposals(ctx, c)
 		if err != nil {
 			return err
 		}
+		if !all {
+			n := len(list.Proposals)
+			list.Proposals = slices.DeleteFunc(list.Proposals, func(p proposalView) bool { return p.Answer == fleet.Rejected })
+			list.Rejected = n - len(list.Proposals)
+		}
 		if len(list.Proposals) == 0 {
 			a.streams.Say("nothing waits for an approval; runs propose for disks in mode recommend: ebb mode")
+		}
+		if list.Rejected > 0 {
+			a.streams.Say("%s for now; see: ebb proposals --all", count(list.Rejected, "proposal")+" rejected")
 		}
 		if list.Silent > 0 {
 			a.streams.Say("%s did not answer", count(list.Silent, "proposal"))
@@ -129,9 +158,24 @@ func proposalTable(w io.Writer, all []proposalView) error {
 		if p.Since != nil {
 			since = clock(*p.Since)
 		}
-		rows = append(rows, []string{p.ref(), p.what(), usd(p.Saving), usd(p.Cost), since, clock(p.Expires), p.Reason})
+		expires, reason := p.Expires, p.Reason
+		switch {
+		case p.Waits != "":
+			reason = "waits for " + p.Waits
+		case p.Until != nil:
+			expires = *p.Until
+		}
+		rows = append(rows, []string{p.ref(), p.what(), usd(p.Saving), usd(p.Cost), since, clock(expires), p.answered(), reason})
 	}
-	return ui.Table(w, []string{"DISK", "WHAT", ">SAVES/MONTH", ">COSTS ONCE", "SINCE", "EXPIRES", "REASON"}, rows)
+	return ui.Table(w, []string{"DISK", "WHAT", ">SAVES/MONTH", ">COSTS ONCE", "SINCE", "EXPIRES", "ANSWER", "REASON"}, rows)
+}
+
+// answered is what was answered, and by whom.
+func (p proposalView) answered() string {
+	if p.By == "" {
+		return orDash(p.Answer)
+	}
+	return p.Answer + " by " + p.By
 }
 
 func (p proposalView) what() string {

@@ -20,7 +20,7 @@ import (
 // proposalReaders is how many proposals are asked at a time.
 const proposalReaders = 8
 
-// Proposal is an operation that waits for an approval.
+// Proposal is an operation that waits for an approval, or goes on after its answer.
 type Proposal struct {
 	fleet.Proposed
 	Disk       Disk      `json:"-"`
@@ -28,8 +28,9 @@ type Proposal struct {
 	WorkflowID string    `json:"workflowId"`
 }
 
-// Proposals lists what waits for an approval, by visibility, which may be a moment
-// behind. One that does not answer is left out and counted in silent.
+// Proposals lists what waits for an approval, what is approved and waits for room, and
+// what is rejected for now, by visibility, which may be a moment behind. One that does
+// not answer is left out and counted in silent.
 func (c *Client) Proposals(ctx context.Context) (out []Proposal, silent int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -71,7 +72,7 @@ func (c *Client) Proposals(ctx context.Context) (out []Proposal, silent int, err
 		switch {
 		case !answered[i]:
 			silent++
-		case p.Answer == "":
+		case p.Open(), p.Waiting(), p.Holds(time.Now()):
 			p.Disk = Disk{ID: p.Decision.Disk, Node: p.Decision.Node}
 			out = append(out, p)
 		}
@@ -96,8 +97,8 @@ func (c *Client) askProposal(ctx context.Context, workflowID string) (fleet.Prop
 	return p, v.Get(&p)
 }
 
-// Proposal is what waits for an approval on a disk; exit.NotFound, with a word on
-// the last one, when nothing does.
+// Proposal is what may be answered on a disk, again or for the first time;
+// exit.NotFound, with a word on the last one, when nothing may.
 func (c *Client) Proposal(ctx context.Context, d Disk) (Proposal, error) {
 	out := Proposal{Disk: d, WorkflowID: contract.ProposeWorkflowID(d.ID)}
 	none := func(format string, args ...any) error {
@@ -113,6 +114,7 @@ func (c *Client) Proposal(ctx context.Context, d Disk) (Proposal, error) {
 			return out, errNoWorker()
 		}
 		return out, c.callError("ask for the proposal of disk "+d.String(), err)
+	case p.Waiting(), p.Holds(time.Now()):
 	case p.Answer != "" && p.By != "":
 		return out, none("; the last one was %s by %s", p.Answer, p.By)
 	case p.Answer != "":
