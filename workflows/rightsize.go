@@ -322,11 +322,7 @@ func (r *rightsize) feed(ctx workflow.Context) {
 			now, held = r.allowed(ctx, now)
 			later = append(later, held...)
 		}
-		for part := range slices.Chunk(now, childrenTogether) {
-			if ctx.Err() == nil {
-				r.start(beyond(ctx), part)
-			}
-		}
+		r.begin(ctx, now)
 		left = keep(left, later)
 		if !slices.ContainsFunc(left, func(d plan.Decision) bool { return d.Action == plan.Shrink }) {
 			r.heldBy(left, later) // no end of a move makes room for them
@@ -342,17 +338,29 @@ func (r *rightsize) feed(ctx workflow.Context) {
 	r.ended = true
 }
 
-// allowed leaves of what would begin now what Budgets allows beside the operations of
-// others. What is urgent asks nobody.
-func (r *rightsize) allowed(ctx workflow.Context, now []plan.Decision) (begin []plan.Decision, held []plan.Held) {
-	ask := fleet.Ask{Budgets: r.census.Budgets, At: workflow.Now(ctx)}
-	for _, d := range now {
-		if !d.Urgent {
-			ask.Want = append(ask.Want, fleet.Brief(d))
+// begin starts operations, in parts that one answer to Temporal holds.
+func (r *rightsize) begin(ctx workflow.Context, ds []plan.Decision) {
+	for part := range slices.Chunk(ds, childrenTogether) {
+		if ctx.Err() == nil {
+			r.start(beyond(ctx), part)
 		}
 	}
-	if len(ask.Want) == 0 {
-		return now, nil
+}
+
+// allowed leaves of what would begin now what Budgets allows beside the operations of
+// others. What is urgent comes first and asks nobody: it begins here.
+func (r *rightsize) allowed(ctx workflow.Context, now []plan.Decision) (begin []plan.Decision, held []plan.Held) {
+	urgent := 0
+	for urgent < len(now) && now[urgent].Urgent {
+		urgent++
+	}
+	r.begin(ctx, now[:urgent])
+	if now = now[urgent:]; len(now) == 0 {
+		return nil, nil
+	}
+	ask := fleet.Ask{Budgets: r.census.Budgets, At: workflow.Now(ctx)}
+	for _, d := range now {
+		ask.Want = append(ask.Want, fleet.Brief(d))
 	}
 	told := r.past
 	r.past = nil
@@ -375,7 +383,7 @@ func (r *rightsize) allowed(ctx workflow.Context, now []plan.Decision) (begin []
 			r.take(d, -1)
 		}
 	}
-	return slices.DeleteFunc(now, func(d plan.Decision) bool { return !d.Urgent && !slices.Contains(room.Begin, d.Disk) }), room.Held
+	return slices.DeleteFunc(now, func(d plan.Decision) bool { return !slices.Contains(room.Begin, d.Disk) }), room.Held
 }
 
 func (r *rightsize) heldBy(left []plan.Decision, why []plan.Held) {
