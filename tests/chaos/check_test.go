@@ -97,7 +97,7 @@ func (s *stage) checkBacking(sc scenario, r contract.Result, v view) error {
 		if m.Generation != was.Generation+1 || m.BackingBytes != contract.GiB {
 			complain("generation %d of %d bytes is now %d of %d", was.Generation, was.BackingBytes, m.Generation, m.BackingBytes)
 		}
-	case sc.op == pressureOp:
+	case sc.op.byItself():
 		if m.Generation != was.Generation || m.BackingBytes < 2*contract.GiB || m.BackingBytes > 3*contract.GiB {
 			complain("generation %d of %d bytes is now %d of %d", was.Generation, was.BackingBytes, m.Generation, m.BackingBytes)
 		}

@@ -1,8 +1,9 @@
-// Package chaos crashes the whole of Ebb, part by part, while it grows and
-// shrinks disks under a program that writes, and holds it to what it promises:
-// the operation ends as it should, every acknowledged write is there, no write
-// fails, the filesystem checks clean, one generation is active, EC2 has no
-// volume that nothing explains and no node a device it should not have.
+// Package chaos crashes the whole of Ebb, part by part, and breaks EC2 and the
+// volumes below it, while it grows and shrinks disks under a program that writes.
+// It holds Ebb to what it promises: the operation ends as it should, every
+// acknowledged write is there, no write fails, the filesystem checks clean, one
+// generation is active, EC2 has no volume that nothing explains and no node a
+// device it should not have.
 //
 // It has tests only. A scenario says what happens (strike) and when (moment) in
 // which operation, on a disk of its own. The lanes of a run play scenarios at the

@@ -70,6 +70,22 @@ func (m at) String() string { return "at " + time.Duration(m).String() }
 
 func (m at) wait(ctx context.Context, _ *stage) error { return sleep(ctx, time.Duration(m)) }
 
+// diskFull is when the disk's pool has no room left, so that writes wait.
+type diskFull struct{}
+
+func (diskFull) String() string { return "the disk is full" }
+
+func (diskFull) wait(ctx context.Context, s *stage) error {
+	pool := fmt.Sprintf("ebb-%s-g%d-pool", s.disk, s.before.Generation)
+	return s.w.lab.Until(ctx, 2*time.Minute, "the disk is full", func(ctx context.Context) error {
+		out, err := s.w.lab.Sh(ctx, s.node, "dmsetup status "+pool)
+		if err == nil && !strings.Contains(out, "out_of_data_space") {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
 // inCall is when a call of an EC2 action has had its effect and is not answered
 // yet.
 type inCall string
@@ -131,8 +147,10 @@ func (s *stage) event(ctx context.Context, kind enumspb.EventType, activity stri
 			return nil
 		}
 	}
-	return fmt.Errorf("the operation ended without %s of %s", kind, activity)
+	return fmt.Errorf("%w: %s of %s", errWithout, kind, activity)
 }
+
+var errWithout = errors.New("the operation ended without an event")
 
 // inSync is the share of the running move's regions that both legs have.
 func (s *stage) inSync(ctx context.Context) (float64, error) {

@@ -20,10 +20,18 @@ const (
 	foldOp operation = "Shrink of two volumes"
 	// pressureOp is a Grow that the agent starts because the writer fills the disk.
 	pressureOp operation = "Grow by itself"
+	// pressureAppendOp is one that appends a volume.
+	pressureAppendOp operation = "Grow by a volume by itself"
 )
 
 // shrinks says that the operation is a move.
 func (o operation) shrinks() bool { return o == shrinkOp || o == foldOp }
+
+// byItself says that the agent starts the operation.
+func (o operation) byItself() bool { return o == pressureOp || o == pressureAppendOp }
+
+// appends says that EC2 does not let the volume be modified.
+func (o operation) appends() bool { return o == appendOp || o == pressureAppendOp }
 
 func (o operation) workflow() string {
 	if o.shrinks() {
@@ -65,10 +73,10 @@ func (o operation) actions() []string {
 		}
 	case foldOp:
 		return []string{"CreateSnapshots", "CreateTags", "DetachVolume", "DeleteVolume"}
-	case appendOp:
+	case appendOp, pressureAppendOp:
 		return []string{"CreateVolume", "AttachVolume", "CreateTags"}
 	}
-	return []string{"DescribeVolumes", "ModifyVolume", "DescribeVolumesModifications"}
+	return []string{"DescribeVolumes", "ModifyVolume", "DescribeVolumesModifications", "CreateTags"}
 }
 
 // changes are those of actions that change something before the operation's end.
@@ -100,6 +108,10 @@ type scenario struct {
 	when   moment // of what.do
 	// want are the outcomes that are right; none means done.
 	want outcomes
+	// refusal is the code of one that is right; none means NodeUnknown.
+	refusal contract.RefusalCode
+	// ends, when set, is the step that a refusal must come from.
+	ends string
 }
 
 // outcomes are those that are right.
@@ -125,7 +137,7 @@ func (sc scenario) String() string {
 // inCopy says whether the moment may lie within a move's copy.
 func (sc scenario) inCopy() bool {
 	switch m := sc.when.(type) {
-	case copied, at:
+	case copied, at, verifying:
 		return true
 	case before:
 		return m.activity == string(contract.EvacuateDisk)
@@ -140,7 +152,15 @@ func (sc scenario) outcomes() outcomes {
 	return sc.want
 }
 
+func (sc scenario) code() contract.RefusalCode {
+	if sc.refusal == "" {
+		return contract.NodeUnknown
+	}
+	return sc.refusal
+}
+
 var (
+	refused   = outcomes{contract.Refused}
 	cancelled = outcomes{contract.Cancelled}
 	rejected  = outcomes{contract.Refused, contract.Done}
 	either    = outcomes{contract.Cancelled, contract.Done}
@@ -157,6 +177,8 @@ func short() []scenario {
 		{op: shrinkOp, what: workerKill, when: before{activity: string(contract.CommitMove)}},
 		{op: growOp, what: temporalRestart, when: before{activity: string(contract.GrowBacking)}},
 		{op: appendOp, what: failsAfter("AttachVolume")},
+		{op: shrinkOp, what: newFailsWrites, when: copied(0.4), want: refused, refusal: contract.MoveFailed, ends: string(contract.EvacuateDisk)},
+		{op: pressureOp, what: outage("DescribeVolumes"), when: diskFull{}},
 	}
 }
 
@@ -187,11 +209,7 @@ func full(seed uint64) []scenario {
 		for _, how := range []weather{failsBefore, failsAfter, throttled, answerLost} {
 			out = append(out, scenario{op: op, what: often(how)})
 		}
-		for _, action := range op.actions() {
-			for _, how := range []weather{failsBefore, failsAfter, throttled, late, answerLost} {
-				out = append(out, scenario{op: op, what: how(action)})
-			}
-		}
+		out = append(out, calls(op)...)
 		for _, action := range op.changes() {
 			out = append(out, scenario{op: op, what: workerKill, when: inCall(action)}, scenario{op: op, what: everything, when: inCall(action)})
 		}
@@ -208,7 +226,42 @@ func full(seed uint64) []scenario {
 			out = append(out, scenario{op: pressureOp, what: what, when: before{activity: step}})
 		}
 	}
-	return append(out, cancels()...)
+	out = append(out, cancels()...)
+	out = append(out, calls(pressureOp)...)
+	out = append(out, calls(pressureAppendOp)...)
+	for _, op := range []operation{pressureOp, pressureAppendOp} {
+		out = append(out, scenario{op: op, what: outage(op.actions()[0]), when: diskFull{}})
+	}
+	return append(out, failing()...)
+}
+
+// calls makes each of an operation's EC2 calls go wrong in each way.
+func calls(op operation) []scenario {
+	var out []scenario
+	for _, action := range op.actions() {
+		for _, how := range []weather{failsBefore, failsAfter, throttled, late, answerLost} {
+			out = append(out, scenario{op: op, what: how(action)})
+		}
+	}
+	return out
+}
+
+// failing breaks a move's volumes below the filesystem. The move is refused, and
+// the disk is where it was.
+func failing() []scenario {
+	var out []scenario
+	add := func(op operation, what strike, when moment, code contract.RefusalCode, ends string) {
+		out = append(out, scenario{op: op, what: what, when: when, want: refused, refusal: code, ends: ends})
+	}
+	for _, op := range []operation{shrinkOp, foldOp} {
+		add(op, newFailsWrites, copied(0.4), contract.MoveFailed, string(contract.EvacuateDisk))
+		add(op, newFails, copied(0.4), contract.MoveFailed, string(contract.EvacuateDisk))
+	}
+	add(shrinkOp, newFailsWrites, verifying{}, contract.MoveFailed, string(contract.VerifyMove))
+	add(shrinkOp, newFails, verifying{}, contract.MoveFailed, string(contract.VerifyMove))
+	add(shrinkOp, newUnreadable, copied(0.4), contract.MoveFailed, string(contract.VerifyMove))
+	add(shrinkOp, oldUnreadable, copied(0.2), contract.VolumeFailing, string(contract.EvacuateDisk))
+	return out
 }
 
 // swaps strikes within the short steps that change headers and tables.

@@ -22,6 +22,7 @@ import (
 const (
 	diskSize     = "8GiB"
 	fillBytes    = 100 << 20
+	fillFile     = 1 << 20 // each file of those, give or take half
 	throttleMiBs = 16
 	pressureFill = 500 << 20
 	nodeTimeout  = 15 * time.Second
@@ -64,6 +65,8 @@ type stage struct {
 	run    client.WorkflowRun
 	writer *writer
 	before contract.Measurement
+	broken string // the volume that a strike broke, if any
+	lost   string // the file that it made unreadable, if any
 }
 
 // run plays one scenario.
@@ -87,7 +90,7 @@ func (w *world) run(t *testing.T, sc scenario) {
 	lap := func(d *time.Duration) { *d, began = time.Since(began), time.Now() }
 	require.NoError(t, s.prepare(ctx, sc))
 	lap(&r.prepare)
-	if sc.op == appendOp {
+	if sc.op.appends() {
 		w.lab.EC2.AddFault(refuseModify)
 	}
 	if sc.what.arm != nil {
@@ -103,14 +106,23 @@ func (w *world) run(t *testing.T, sc scenario) {
 	}
 	result, err := s.result(ctx)
 	require.NoError(t, err)
-	if sc.op == pressureOp {
+	if sc.op.byItself() {
 		require.NoError(t, s.filled(ctx))
 	}
 	lap(&r.took)
 	r.outcome = result.Outcome
 	require.Contains(t, sc.outcomes(), result.Outcome, "%+v", result)
 	if result.Outcome == contract.Refused {
-		require.Equal(t, contract.NodeUnknown, result.Refusal.Code, "%+v", result)
+		require.Equal(t, sc.code(), result.Refusal.Code, "%+v", result)
+		if s.broken != "" {
+			require.Equal(t, s.broken, result.Refusal.Volume, "%+v", result)
+		}
+	}
+	if sc.ends != "" {
+		require.NoError(t, s.endedIn(ctx, sc.op, sc.ends))
+	}
+	if sc.what.mend != nil {
+		require.NoError(t, sc.what.mend(ctx, s))
 	}
 	err = s.check(ctx, sc, result)
 	lap(&r.check)
@@ -140,10 +152,10 @@ func (s *stage) prepare(ctx context.Context, sc scenario) error {
 	s.disk = r.Disk
 	s.writer = newWriter(l, s.name, mount)
 	fill := fillBytes
-	if sc.op == pressureOp {
+	if sc.op.byItself() {
 		fill, s.writer.bytes, s.writer.pause = pressureFill, "1048576", "10ms"
 	}
-	if _, err := l.Sh(ctx, s.node, fmt.Sprintf("%s write %s %s -bytes 1048576 -until %d", l.Bin("ackwriter"), mount, s.writer.journal, fill)); err != nil {
+	if _, err := l.Sh(ctx, s.node, fmt.Sprintf("%s write %s %s -bytes %d -until %d", l.Bin("ackwriter"), mount, s.writer.journal, fillFile, fill)); err != nil {
 		return err
 	}
 	if sc.op == foldOp {
@@ -184,7 +196,7 @@ func (s *stage) begin(ctx context.Context, sc scenario) error {
 		return err
 	}
 	s.w.lab.EC2.ResetCalls()
-	if sc.op == pressureOp {
+	if sc.op.byItself() {
 		return s.pressed(ctx, c)
 	}
 	set := contract.Settings{NodeTimeout: nodeTimeout, HeartbeatTimeout: contract.LeastHeartbeat}

@@ -19,6 +19,8 @@ type strike struct {
 	arm func(s *stage)
 	// do, when set, is done at the scenario's moment.
 	do func(ctx context.Context, s *stage) error
+	// mend, when set, is done when the operation has ended.
+	mend func(ctx context.Context, s *stage) error
 }
 
 var (
@@ -139,6 +141,20 @@ func answerLost(action string) strike {
 func fault(name string, f ec2sim.Fault) strike {
 	f.ID = armed
 	return strike{name: f.Action + " " + name, arm: func(s *stage) { s.w.lab.EC2.AddFault(f) }}
+}
+
+// outage makes every call of an action fail up to the scenario's moment.
+func outage(action string) strike {
+	out := fault("fails", ec2sim.Fault{Action: action, Code: "InternalError", Status: 500, Count: -1})
+	out.name += " until"
+	out.do = func(_ context.Context, s *stage) error {
+		hit := s.met()
+		if !s.w.lab.EC2.RemoveFault(armed) || !hit {
+			return fmt.Errorf("%s was not called", action)
+		}
+		return nil
+	}
+	return out
 }
 
 // often makes whatever is called go wrong again and again: four calls in a row,
