@@ -1,7 +1,7 @@
 // Package fleet implements the activities that look at all disks and plan for
 // them. It reaches EC2 through the World it is given, asks Temporal's visibility
-// what runs, and changes nothing but its own metrics and, for Reap, snapshots that
-// nothing needs.
+// what runs and the workflow Budgets what may begin, and changes nothing but its own
+// metrics and, for Reap, snapshots that nothing needs.
 package fleet
 
 import (

@@ -15,8 +15,8 @@ import (
 	"github.com/ebb-storage/ebb/internal/plan"
 )
 
-// Activities on contract.ControlQueue. None but Publish and DeleteSnapshot changes
-// anything; all are safe to repeat.
+// Activities on contract.ControlQueue. None but TakeBudget, PublishRun and
+// DeleteSnapshot changes anything; all are safe to repeat.
 const (
 	// TakeCensus reads the policy and counts disks by node. A policy with mistakes
 	// is refused (BadInput) with their lines.
