@@ -212,11 +212,12 @@ type Member struct {
 type MoveState struct {
 	Move          string   `json:"move"`
 	Generation    uint64   `json:"generation"` // the incoming one
-	Phase         Phase    `json:"phase"`      // prepare, copy (mirror live, resumable), verify (all in sync), abort (new leg failed, disk is back on the old one), commit (committed, old one not yet retired)
+	Phase         Phase    `json:"phase"`      // prepare, copy, verify (mirror live, all in sync), abort (new leg failed, disk is back on the old one), commit (committed, old one not yet retired)
 	RegionBytes   int64    `json:"regionBytes"`
 	Regions       int64    `json:"regions"`
 	InSync        int64    `json:"inSync"`
 	CopyBytes     int64    `json:"copyBytes"` // to copy in all
+	CopiedBytes   int64    `json:"copiedBytes"`
 	PoolBytes     int64    `json:"poolBytes"` // of the incoming pool
 	PoolUsedBytes int64    `json:"poolUsedBytes"`
 	Full          bool     `json:"full,omitempty"`

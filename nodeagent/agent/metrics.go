@@ -223,7 +223,7 @@ var (
 	fsBytes     = desc("ebb_filesystem_bytes", "Size of the mounted filesystem.")
 	fsUsed      = desc("ebb_filesystem_used_bytes", "Filesystem bytes in use.")
 	moveBytes   = desc("ebb_move_bytes", "Bytes to copy in all.")
-	moveSynced  = desc("ebb_move_in_sync_ratio", "Share of the move's regions that are in sync.")
+	moveCopied  = desc("ebb_move_copied_ratio", "Share of the move's bytes that are copied.")
 	moveDone    = desc("ebb_move_done_bytes", "Bytes done by the running copy or verification.", "phase")
 	moveTotal   = desc("ebb_move_total_bytes", "Bytes the running copy or verification has to do.", "phase")
 	moveRate    = desc("ebb_move_rate_bytes_per_second", "Smoothed rate of the running copy or verification.", "phase")
@@ -244,7 +244,7 @@ func (c diskCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, g := range diskGauges {
 		ch <- g.desc
 	}
-	for _, d := range []*prometheus.Desc{diskWaited, diskOverdue, diskInfo, fsBytes, fsUsed, moveBytes, moveSynced, moveDone, moveTotal, moveRate} {
+	for _, d := range []*prometheus.Desc{diskWaited, diskOverdue, diskInfo, fsBytes, fsUsed, moveBytes, moveCopied, moveDone, moveTotal, moveRate} {
 		ch <- d
 	}
 }
@@ -268,8 +268,8 @@ func (c diskCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		if m.Move != nil {
 			send(moveBytes, float64(m.Move.CopyBytes), id)
-			if m.Move.Regions > 0 {
-				send(moveSynced, float64(m.Move.InSync)/float64(m.Move.Regions), id)
+			if m.Move.CopyBytes > 0 {
+				send(moveCopied, float64(m.Move.CopiedBytes)/float64(m.Move.CopyBytes), id)
 			}
 		}
 	}

@@ -223,6 +223,13 @@ func (p *Prober) targets(ctx context.Context, r *report, config map[string]strin
 			r.fail(true, check, fmt.Sprintf("use a kernel with %s; every Amazon Linux 2023, Bottlerocket and Ubuntu kernel has it", t.symbol), "the kernel does not offer it%s", why)
 		}
 	}
+	const wished = "delay" // see disk.Manager's pre-copy
+	have, _ = p.Targets.Targets(ctx, []string{wished})
+	if v, ok := have[wished]; ok {
+		r.ok("target "+wished, "%s", strings.TrimSpace("available "+v))
+	} else {
+		r.ok("target "+wished, "not available, and not required: applications notice more of a move (module dm-delay, CONFIG_DM_DELAY)")
+	}
 }
 
 func (p *Prober) filesystems(r *report, config map[string]string) {

@@ -209,6 +209,9 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 	h.closing.Add(1)
 	defer h.closing.Add(-1)
 	h.dropBallast() // an open file keeps the filesystem mounted
+	if err := m.endPrecopy(ctx, d); err != nil {
+		return err
+	}
 	if err := m.endTrim(ctx, d, h); err != nil {
 		return err
 	}
@@ -232,7 +235,7 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 	if err := m.takeDownAll(d); err != nil {
 		return err
 	}
-	h.view, h.rate = nil, rate{}
+	h.view, h.carried, h.partial, h.rate = nil, nil, nil, rate{}
 	m.unthrottle(d)
 	m.Forget(d) // where the disk goes, others tell what is wanted of it
 	return nil
@@ -271,7 +274,7 @@ func (m *Manager) takeDownAll(d contract.DiskID, keep ...*format.Header) error {
 		kept[stackName(k)] = true
 	}
 	prefix := topName(d) + "-g"
-	for _, part := range []string{partLogA, partLogB, "", partPool, partData, partMeta} {
+	for _, part := range []string{partLogA, partLogB, partGate, "", partPool, partData, partMeta} {
 		for _, i := range list {
 			if !strings.HasPrefix(i.Name, prefix) || i.UUID != uuidOf(i.Name) {
 				continue
@@ -290,7 +293,7 @@ func (m *Manager) takeDownAll(d contract.DiskID, keep ...*format.Header) error {
 
 // cutPart splits a device name into its stack and its part.
 func cutPart(name string) (stack, part string) {
-	for _, p := range []string{partLogA, partLogB, partPool, partData, partMeta} {
+	for _, p := range []string{partLogA, partLogB, partGate, partPool, partData, partMeta} {
 		if s, ok := strings.CutSuffix(name, p); ok {
 			return s, p
 		}

@@ -60,11 +60,24 @@ func (m *Manager) VerifyMove(ctx context.Context, in contract.MoveInput, report 
 	}); err != nil {
 		return out, err
 	}
+	c, unchanged, err := m.provenBefore(ctx, in)
+	if err != nil {
+		return out, err
+	}
 	t := newTracker(contract.PhaseVerify)
 	a, b := volume.AlignedBuffer(verifyChunk), volume.AlignedBuffer(verifyChunk)
 	for _, r := range runs {
 		for off := r.start; off < r.start+r.length; {
 			n := min(verifyChunk, r.start+r.length-off)
+			if c != nil {
+				x := off / c.area
+				n = min(n, (x+1)*c.area-off)
+				if unchanged[x] && c.holds(off, n, v.incoming.head.RegionBytes) { // compared by the pre-copy
+					out.VerifiedBytes += int64(n)
+					off += n
+					continue
+				}
+			}
 			same, err := m.compare(ctx, in, v, fo, fn, a[:n], b[:n], int64(off))
 			if err != nil {
 				return out, err
@@ -81,6 +94,27 @@ func (m *Manager) VerifyMove(ctx context.Context, in contract.MoveInput, report 
 	return out, err
 }
 
+// provenBefore is what the pre-copy has compared and nobody has written since; nil
+// where this agent made none.
+func (m *Manager) provenBefore(ctx context.Context, in contract.MoveInput) (*carried, []bool, error) {
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer h.mu.Unlock()
+	c := h.carried
+	if c == nil || c.move != in.Move {
+		return nil, nil, nil
+	}
+	unchanged, err := m.unchanged(ctx, in.Disk, c)
+	if err != nil { // the count has gone, with the device or by a hand: everything is compared again
+		m.Logger.Warn("what the pre-copy has proven is not believed any more", "disk", in.Disk, "move", in.Move, "error", err)
+		m.stopCounting(in.Disk, h)
+		return nil, nil, ctx.Err()
+	}
+	return c, unchanged, nil
+}
+
 // compare reads a chunk from both legs until they agree. first tells whether
 // they did at once.
 func (m *Manager) compare(ctx context.Context, in contract.MoveInput, v *view, fo, fn *os.File, a, b []byte, off int64) (first bool, err error) {
@@ -90,8 +124,7 @@ func (m *Manager) compare(ctx context.Context, in contract.MoveInput, v *view, f
 			return first, err
 		}
 		if _, err := fo.ReadAt(a, off); err != nil {
-			return first, contract.Refuse(contract.VolumeFailing, "cannot read %d bytes at %d: %v", len(a), off, err).WithDisk(in.Disk).WithVolume(v.active.vols[0]).
-				WithNext("check the volume's status in EC2, restore from a snapshot if it is impaired")
+			return first, cannotRead(in.Disk, v.active.vols[0], oldError{off, len(a), err})
 		}
 		if _, err := fn.ReadAt(b, off); err != nil {
 			return first, contract.Refuse(contract.MoveFailed, "cannot read %d bytes at %d back: %v", len(b), off, err).WithDisk(in.Disk).WithVolume(v.incoming.vols[0]).
@@ -210,6 +243,7 @@ func (m *Manager) CommitMove(ctx context.Context, in contract.MoveInput) (contra
 	if err := m.assembleTop(ctx, in.Disk, h, h.view); err != nil {
 		return out, err
 	}
+	m.stopCounting(in.Disk, h)
 	if p := h.pauses[in.Move]; len(p) > 0 {
 		out.SwapPauseMS = p[len(p)-1]
 	}
@@ -306,6 +340,9 @@ func (m *Manager) RetireBacking(ctx context.Context, in contract.MoveInput) (con
 // no such move, and refused when the move is committed.
 func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contract.Measurement, error) {
 	var none contract.Measurement
+	if err := m.endPrecopy(ctx, in.Disk); err != nil {
+		return none, err
+	}
 	h, err := m.lock(ctx, in.Disk)
 	if err != nil {
 		return none, err
@@ -320,6 +357,7 @@ func (m *Manager) AbortMove(ctx context.Context, in contract.MoveInput) (contrac
 		return none, contract.Refuse(contract.MoveFailed, "move %s is committed: generation %d is the disk now", in.Move, v.active.head.Generation).
 			WithDisk(in.Disk).WithNext("let the operation finish")
 	}
+	m.stopCounting(in.Disk, h)
 	if v.incoming == nil || v.incoming.head.Move != in.Move {
 		if v.active.head.Move == in.Move {
 			if err := m.fallBack(ctx, in.Disk, h); err != nil {
@@ -393,6 +431,7 @@ func (m *Manager) fallBack(ctx context.Context, d contract.DiskID, h *handle) er
 	}
 	m.failOthersWhenFull(d, a.head)
 	m.unthrottle(d)
+	m.stopCounting(d, h)
 	return m.ensureTop(h, d, dm.Linear(0, a.head.SizeBytes/sector, old.Dev, 0))
 }
 
@@ -448,6 +487,7 @@ func (m *Manager) dropIfFailed(ctx context.Context, d contract.DiskID, h *handle
 		// is in force the new generation, identical, is the disk.
 		if v, err := m.look(ctx, d); err == nil && v.active.head.Generation == n.head.Generation {
 			h.view = v
+			m.stopCounting(d, h)
 			return m.assembleTop(ctx, d, h, v)
 		}
 	}

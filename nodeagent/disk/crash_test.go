@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,21 +21,21 @@ import (
 
 // moveSteps are the boundaries of a move, in their order.
 var moveSteps = []string{
-	"prepared", "log-a", "swap-a", "log-b", "swap-b", "copying-new", "copying", // PrepareMove, Evacuate
+	"prepared", "precopy", "pass", "proven", "log-a", "swap-a", "log-b", "swap-b", "copying-new", "copying", // PrepareMove, Evacuate
 	"committing", "committed", "swapped", // CommitMove
 }
 
 var errDead = errors.New("the agent is dead")
 
 // finish brings a move to its end from wherever it is, as the workflow would.
-func (b *bench) finish(in contract.MoveInput, volume string) {
+func (b *bench) finish(in contract.MoveInput, volume string) contract.EvacuateResult {
 	m, err := b.Measure(b.t.Context(), b.disk)
 	require.NoError(b.t, err)
 	if m.Move == nil {
 		_, err = b.PrepareMove(b.t.Context(), contract.PrepareMoveInput{Disk: b.disk, Move: in.Move, Generation: m.Generation + 1, Volumes: []string{volume}})
 		require.NoError(b.t, err)
 	}
-	_, err = b.Evacuate(b.t.Context(), in, silent)
+	ev, err := b.Evacuate(b.t.Context(), in, silent)
 	require.NoError(b.t, err)
 	_, err = b.VerifyMove(b.t.Context(), in, silent)
 	require.NoError(b.t, err)
@@ -42,6 +43,7 @@ func (b *bench) finish(in contract.MoveInput, volume string) {
 	require.NoError(b.t, err)
 	_, err = b.RetireBacking(b.t.Context(), in)
 	require.NoError(b.t, err)
+	return ev
 }
 
 // dieAt runs a move until the agent dies at a step.
@@ -70,13 +72,13 @@ func TestNodeAgentDies(t *testing.T) {
 	for _, then := range []string{"finish", "abort"} {
 		t.Run(then, func(t *testing.T) {
 			b := newBench(t)
-			b.create(contract.XFS, 8*gib, gib)
+			b.create(contract.XFS, 8*gib, 4*gib)
 			b.fill(40 * mib)
-			stop := b.writer(time.Millisecond)
+			stop := b.writer(50 * time.Millisecond)
 			for _, step := range moveSteps {
 				t.Log(step)
 				in := contract.MoveInput{Disk: b.disk, Move: "m-" + step}
-				vol := b.volume(gib)
+				vol := b.volume(4 * gib)
 				b.dieAt(step, in, vol)
 				b.nextAgent()
 				b.devices() // none suspended
@@ -124,9 +126,9 @@ type crashState struct {
 func TestPowerCut(t *testing.T) {
 	steps := moveSteps
 	if os.Getenv("EBB_TEST_FULL") == "" {
-		steps = []string{"swap-a", "copying", "half", "committed"}
+		steps = []string{"half", "swap-a", "copying", "half-mirrored", "committed"}
 	} else {
-		steps = append([]string{"half"}, steps...)
+		steps = append([]string{"half", "half-mirrored"}, steps...)
 	}
 	for _, step := range steps {
 		t.Run(step, func(t *testing.T) {
@@ -196,6 +198,9 @@ func TestCrashBefore(t *testing.T) {
 	require.NoError(t, err)
 	b.fill(120 * mib)
 	b.writer(2 * time.Millisecond)
+	if step == "half-mirrored" { // half of the mirror's copy, not of what comes before
+		b.WithoutPrecopy()
+	}
 	cut := func(string) error {
 		// Some writes more, so that the writer is in the middle of it.
 		time.Sleep(50 * time.Millisecond)
@@ -211,8 +216,8 @@ func TestCrashBefore(t *testing.T) {
 	_, err = b.PrepareMove(t.Context(), contract.PrepareMoveInput{Disk: b.disk, Move: s.in.Move, Generation: 2, Volumes: []string{s.volume}, ThrottleMiBs: 40})
 	require.NoError(t, err)
 	_, err = b.Evacuate(t.Context(), s.in, func(p contract.CopyProgress) {
-		if step == "half" && p.DoneBytes > p.TotalBytes/3 && p.DoneBytes < p.TotalBytes {
-			_ = cut("half")
+		if strings.HasPrefix(step, "half") && p.DoneBytes > p.TotalBytes/3 && p.DoneBytes < p.TotalBytes {
+			_ = cut(step)
 		}
 	})
 	require.NoError(t, err)
@@ -234,18 +239,21 @@ func TestCrashAfter(t *testing.T) {
 	resumed := m.Move != nil && m.Move.Phase != contract.PhasePrepare
 	t.Logf("%d acknowledged writes are there; generation %d, move %+v", r.Acked, m.Generation, m.Move)
 	switch step {
-	case "half", "copying":
+	case "half-mirrored", "copying":
 		require.True(t, resumed, "the move did not survive")
 		require.NotEqual(t, contract.PhaseCommit, m.Move.Phase)
-		if step == "half" {
+		if step == "half-mirrored" {
 			require.Positive(t, m.Move.InSync)
 		}
 	case "committed", "swapped":
 		require.EqualValues(t, 2, m.Generation)
 	}
 	stop := b.writer(time.Millisecond)
-	b.finish(s.in, s.volume)
+	ev := b.finish(s.in, s.volume)
 	stop()
+	if step == "half" { // what was there was compared, not copied again
+		require.Greater(t, ev.ResumedFraction, 0.2)
+	}
 	require.EqualValues(t, 2, b.generation())
 	b.check(contract.Filesystem(os.Getenv("EBB_TEST_FS")))
 	require.Len(t, b.devices(), 5)

@@ -14,11 +14,15 @@ import (
 // in sync. Ending ctx leaves the kernel copying.
 func (m *Manager) Evacuate(ctx context.Context, in contract.MoveInput, report func(contract.CopyProgress)) (contract.EvacuateResult, error) {
 	var out contract.EvacuateResult
-	resumed, began, err := m.startOrResume(ctx, in, &out)
-	if err != nil || !began {
+	stage, err := m.stageOf(ctx, in, &out)
+	if err != nil || stage == stageCommitted {
 		return out, err
 	}
-	out.ResumedFraction = resumed
+	if stage == stagePrepared {
+		if stage, err = m.bringOver(ctx, in, &out, report); err != nil || stage == stageCommitted {
+			return out, err
+		}
+	}
 	t := newTracker(contract.PhaseCopy)
 	throttle := &throttle{m: m, disk: in.Disk}
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -36,47 +40,74 @@ func (m *Manager) Evacuate(ctx context.Context, in contract.MoveInput, report fu
 	}
 }
 
-// startOrResume gets the mirror going. began is false when the move was
-// committed already.
-func (m *Manager) startOrResume(ctx context.Context, in contract.MoveInput, out *contract.EvacuateResult) (fraction float64, began bool, err error) {
+// stage is how far a move is that is to be carried on.
+type stage int
+
+const (
+	stagePrepared  stage = iota // no mirror yet
+	stageMirrored               // the kernel copies
+	stageCommitted              // it is over
+)
+
+// stageOf finds how far a move is, and gets the mirror of one that was under way
+// going.
+func (m *Manager) stageOf(ctx context.Context, in contract.MoveInput, out *contract.EvacuateResult) (stage, error) {
 	h, err := m.lock(ctx, in.Disk)
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	defer h.mu.Unlock()
+	return m.stageLocked(ctx, in, h, out)
+}
+
+func (m *Manager) stageLocked(ctx context.Context, in contract.MoveInput, h *handle, out *contract.EvacuateResult) (stage, error) {
 	v, err := m.open(ctx, in.Disk, h)
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	v.prefer(in.Move)
 	if f := h.failure[in.Move]; f != nil {
-		return 0, false, f
+		return 0, f
 	}
 	if v.active.head.Move == in.Move && v.active.head.MovePhase == format.NoMove {
 		out.CopiedBytes = int64(v.active.head.CopyRegions * v.active.head.RegionBytes)
-		return 0, false, nil
+		return stageCommitted, nil
 	}
 	if v.incoming == nil || v.incoming.head.Move != in.Move {
-		return 0, false, contract.Refuse(contract.MoveFailed, "move %s is not prepared on this node", in.Move).WithDisk(in.Disk).WithNext("start the operation again")
+		return 0, contract.Refuse(contract.MoveFailed, "move %s is not prepared on this node", in.Move).WithDisk(in.Disk).WithNext("start the operation again")
 	}
 	if v.moving() {
 		if err := m.assembleTop(ctx, in.Disk, h, v); err != nil {
-			return 0, false, err
+			return 0, err
 		}
 	}
-	if v.moving() {
-		st, _, err := m.mirrorState(in.Disk)
-		if err != nil {
-			return 0, false, err
-		}
-		fraction := copyFraction(v.incoming.head, st)
-		if f, ok := h.resumed[in.Move]; ok { // found so by the assembly; the kernel has gone on since
-			fraction = f
-		}
-		return fraction, true, nil
+	if !v.moving() {
+		return stagePrepared, nil
 	}
-	m.holdBack(in.Disk, v.incoming.head) // the kernel copies from the first swap on
-	return 0, true, m.begin(ctx, in.Disk, h)
+	st, _, err := m.mirrorState(in.Disk)
+	if err != nil {
+		return 0, err
+	}
+	out.ResumedFraction = copyFraction(v.incoming.head, st)
+	if f, ok := h.resumed[in.Move]; ok { // found so by the assembly; the kernel has gone on since
+		out.ResumedFraction = f
+	}
+	return stageMirrored, nil
+}
+
+// start begins the mirror of a prepared move.
+func (m *Manager) start(ctx context.Context, in contract.MoveInput, out *contract.EvacuateResult) (stage, error) {
+	h, err := m.lock(ctx, in.Disk)
+	if err != nil {
+		return 0, err
+	}
+	defer h.mu.Unlock()
+	s, err := m.stageLocked(ctx, in, h, out)
+	if err != nil || s != stagePrepared {
+		return s, err
+	}
+	m.holdBack(in.Disk, h.view.incoming.head) // the kernel copies from the first swap on
+	return stageMirrored, m.begin(ctx, in.Disk, h)
 }
 
 // copyFraction is the share of a move's copy that is done.
@@ -113,6 +144,7 @@ func (m *Manager) evacuated(ctx context.Context, in contract.MoveInput, out *con
 	n := h.view.incoming.head
 	total := int64(n.CopyRegions * n.RegionBytes)
 	left := int64((st.Total - st.InSync) * n.RegionBytes)
+	before := h.before(in.Move)
 	p := t.at(max(0, total-left), total)
 	report(p)
 	th.control(n, p.RateMiBs)
@@ -124,10 +156,18 @@ func (m *Manager) evacuated(ctx context.Context, in contract.MoveInput, out *con
 	if err != nil {
 		return false, err
 	}
-	out.CopiedBytes = total
+	out.CopiedBytes = before + total
 	out.UsedBytes = int64(pool.UsedData * h.view.active.head.BlockBytes)
 	out.SwapPausesMS = h.pauses[in.Move]
 	return true, nil
+}
+
+// before is what was copied before there was a mirror, as far as this agent knows.
+func (h *handle) before(move string) int64 {
+	if c := h.carried; c != nil && c.move == move {
+		return int64(c.written + c.identical)
+	}
+	return 0
 }
 
 // Throttle sets a move's copy rate, in the incoming header, where it outlives

@@ -7,3 +7,7 @@ func (m *Manager) Growing(d contract.DiskID) bool { return m.handle(d).growing.L
 
 // Guided tells whether a policy's guide of the disk is kept.
 func (m *Manager) Guided(d contract.DiskID) bool { return m.guide(d) != nil }
+
+// WithoutPrecopy has the mirror copy everything, as on a kernel that lacks what a
+// pre-copy needs.
+func (m *Manager) WithoutPrecopy() { m.precopies = false }

@@ -3,6 +3,7 @@ package disk_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -63,9 +64,16 @@ func refusal(t *testing.T, err error, code contract.RefusalCode) *contract.Refus
 // TestNodeNewVolumeFails: the new volume dies in mid-move. The move ends, the
 // application sees a short wait and no error (I2).
 func TestNodeNewVolumeFails(t *testing.T) {
-	for _, kind := range []string{node.FaultErrorWrites, node.FaultError} {
-		t.Run(kind, func(t *testing.T) {
+	for _, c := range []struct {
+		kind  string
+		alone bool
+	}{{node.FaultErrorWrites, false}, {node.FaultErrorWrites, true}, {node.FaultError, true}} {
+		kind := c.kind
+		t.Run(fmt.Sprintf("%s mirror=%t", kind, c.alone), func(t *testing.T) {
 			b := newBench(t)
+			if c.alone {
+				b.alone()
+			}
 			b.create(contract.Ext4, 8*gib, gib)
 			b.fill(100 * mib)
 			events, stopWatch := b.watch()
@@ -159,27 +167,34 @@ func TestNodeNewVolumeFailsWithoutAgent(t *testing.T) {
 // error or the right bytes, never wrong ones, and the operation says which
 // volume it is.
 func TestNodeOldVolumeFails(t *testing.T) {
-	b := newBench(t)
-	b.create(contract.XFS, 8*gib, gib)
-	b.fill(100 * mib)
-	in := b.prepare("m-1", gib)
-	require.NoError(t, b.Throttle(t.Context(), contract.ThrottleMoveInput{Disk: b.disk, Move: in.Move, MiBs: 20}))
-	dropCaches(t)
-	var once sync.Once
-	_, err := b.Evacuate(t.Context(), in, func(p contract.CopyProgress) {
-		if p.DoneBytes > p.TotalBytes/8 {
-			once.Do(func() {
-				b.host.SetFault(b.vols[0], node.Fault{Kind: node.FaultErrorReads})
-				b.rightOrError()
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mirror=%t", alone), func(t *testing.T) {
+			b := newBench(t)
+			if alone {
+				b.alone()
+			}
+			b.create(contract.XFS, 8*gib, gib)
+			b.fill(100 * mib)
+			in := b.prepare("m-1", gib)
+			require.NoError(t, b.Throttle(t.Context(), contract.ThrottleMoveInput{Disk: b.disk, Move: in.Move, MiBs: 20}))
+			dropCaches(t)
+			var once sync.Once
+			_, err := b.Evacuate(t.Context(), in, func(p contract.CopyProgress) {
+				if p.DoneBytes > p.TotalBytes/8 {
+					once.Do(func() {
+						b.host.SetFault(b.vols[0], node.Fault{Kind: node.FaultErrorReads})
+						b.rightOrError()
+					})
+				}
 			})
-		}
-	})
-	r := refusal(t, err, contract.VolumeFailing)
-	require.Equal(t, b.vols[0], r.Volume)
-	b.host.SetFault(b.vols[0], node.Fault{})
-	_, err = b.AbortMove(t.Context(), in)
-	require.NoError(t, err)
-	b.check(contract.XFS)
+			r := refusal(t, err, contract.VolumeFailing)
+			require.Equal(t, b.vols[0], r.Volume)
+			b.host.SetFault(b.vols[0], node.Fault{})
+			_, err = b.AbortMove(t.Context(), in)
+			require.NoError(t, err)
+			b.check(contract.XFS)
+		})
+	}
 }
 
 // rightOrError reads acknowledged files from the volumes: an error is honest,
@@ -217,7 +232,7 @@ func readDirect(name string) ([]byte, error) {
 // log A though the new leg has nothing. A read error on the old volume in just
 // that moment must not be answered with the new leg's zeros.
 func TestNodeReadErrorWhileBeginning(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t).alone()
 	b.create(contract.XFS, 8*gib, gib)
 	b.fill(8 * mib)
 	in := b.prepare("m-1", gib)
@@ -270,27 +285,34 @@ func TestNodeReadErrorWhileBeginning(t *testing.T) {
 // TestNodeFalseCleanIsCopied: what is written between the first map and the
 // first swap reaches the new volume too (I1).
 func TestNodeFalseCleanIsCopied(t *testing.T) {
-	b := newBench(t)
-	b.create(contract.Ext4, 8*gib, gib)
-	b.fill(8 * mib)
-	in := b.prepare("m-1", gib)
-	b.step = func(s string) error {
-		if s == "log-a" {
-			b.fill(30 * mib)
-		}
-		return nil
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mirror=%t", alone), func(t *testing.T) {
+			b := newBench(t)
+			if alone {
+				b.alone()
+			}
+			b.create(contract.Ext4, 8*gib, gib)
+			b.fill(8 * mib)
+			in := b.prepare("m-1", gib)
+			b.step = func(s string) error {
+				if s == "log-a" {
+					b.fill(30 * mib)
+				}
+				return nil
+			}
+			_, err := b.Evacuate(t.Context(), in, silent)
+			require.NoError(t, err)
+			b.step = nil
+			b.commit(in)
+			b.check(contract.Ext4)
+		})
 	}
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
-	b.step = nil
-	b.commit(in)
-	b.check(contract.Ext4)
 }
 
 // TestNodeVerifyFindsDamage: bytes changed on the new volume behind the mirror's
 // back are found, and the abort leaves the disk as it was.
 func TestNodeVerifyFindsDamage(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t).alone()
 	in := b.copied(contract.XFS, 50*mib)
 	list, err := b.dm.Info("ebb-" + string(b.disk) + "-g2")
 	require.NoError(t, err)

@@ -172,7 +172,7 @@ func TestNodeAgentDiesBesideFullMove(t *testing.T) {
 // under copy holds its writes for about a second at most, and an abort does not
 // wait for the pause to end.
 func TestNodePausedCopyHoldsNoWrites(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t).alone()
 	b.create(contract.XFS, 8*gib, gib)
 	b.fill(300 * mib)
 	in := b.prepare("m-1", gib)

@@ -36,7 +36,16 @@ func (m *Manager) Forget(d contract.DiskID) {
 	}
 }
 
-// wakeBy lets a new guide end the watch's wait.
+// wakeWatch has the watch look at once, for what no event tells of.
+func (m *Manager) wakeWatch() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wake != nil {
+		m.wake()
+	}
+}
+
+// wakeBy lets a new guide, or a failed pre-copy, end the watch's wait.
 func (m *Manager) wakeBy(wake func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -43,6 +43,8 @@ type Manager struct {
 
 	loading sync.RWMutex // see load
 	copyJob string       // kcopyd's job size for others than us, in KiB
+
+	precopies bool // the kernel has what a pre-copy needs
 }
 
 // handle is one disk's lock and what is remembered between calls. Nothing in it
@@ -71,10 +73,16 @@ type handle struct {
 	// reclaiming is held by the one Reclaim there is, and while the disk is taken
 	// down; trims by each step of a trim, and for writing by a move that begins: a
 	// discard must not pass the copy.
-	reclaiming mutex
-	trims      sync.RWMutex
-	ballast    ballast
-	closing    atomic.Int32 // takes the disk down: no new ballast, no trim
+	reclaiming  mutex
+	trims       sync.RWMutex
+	ballast     ballast
+	precopying  mutex                              // held by the one pre-copy there is
+	stopPrecopy atomic.Pointer[context.CancelFunc] // ends it; nil: there is none
+	brought     atomic.Int64                       // bytes, of its first pass
+	tobring     atomic.Int64                       // bytes; 0: there is no pre-copy
+	carried     *carried                           // what it has proven; nil: nothing
+	partial     *carried                           // what one that was interrupted has; nil: nothing
+	closing     atomic.Int32                       // takes the disk down: no new ballast, no trim
 }
 
 // Targets are the device-mapper targets a node needs.
@@ -93,6 +101,15 @@ func NewManager(o Options) (*Manager, error) {
 			WithNext("run ebb preflight")
 	}
 	m := &Manager{Options: o, disks: map[contract.DiskID]*handle{}, percent: map[contract.DiskID]float64{}, guides: map[contract.DiskID]contract.Guide{}, copyJob: findCopyJob()}
+	// Reads that must not reach the new backing (see begin) need a target that not every kernel has.
+	// Without it the mirror copies everything.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := m.DM.EnsureTargets(ctx, "delay"); err == nil {
+		m.precopies = true
+	} else {
+		m.Logger.Info("moves are copied by the mirror alone", "reason", err)
+	}
 	m.applyThrottle() // a dead agent's setting says nothing about the moves there are now
 	m.restoreCopyJob()
 	return m, nil
@@ -104,7 +121,7 @@ func (m *Manager) handle(d contract.DiskID) *handle {
 	defer m.mu.Unlock()
 	h := m.disks[d]
 	if h == nil {
-		h = &handle{mu: newMutex(), reclaiming: newMutex(), failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
+		h = &handle{mu: newMutex(), reclaiming: newMutex(), precopying: newMutex(), failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
 		h.over.L = h.mu
 		m.disks[d] = h
 	}

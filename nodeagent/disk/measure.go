@@ -168,10 +168,15 @@ func (m *Manager) moveState(ctx context.Context, d contract.DiskID, h *handle) (
 		block := int64(n.head.BlockBytes)
 		out.PoolBytes, out.PoolUsedBytes, out.Full = int64(st.TotalData)*block, int64(st.UsedData)*block, st.Mode == "out_of_data_space"
 	}
+	if all := h.tobring.Load(); all > 0 {
+		out.Phase, out.CopyBytes, out.CopiedBytes = contract.PhaseCopy, all, h.brought.Load()
+	}
 	if st, ok, err := m.mirrorState(d); err != nil {
 		return nil, err
 	} else if ok && h.view.moving() {
 		out.Regions, out.InSync, out.Phase = int64(st.Total), int64(st.InSync), contract.PhaseCopy
+		out.CopyBytes = h.before(n.head.Move) + int64(n.head.CopyRegions*n.head.RegionBytes)
+		out.CopiedBytes = max(0, out.CopyBytes-int64((st.Total-st.InSync)*n.head.RegionBytes))
 		if st.InSync == st.Total {
 			out.Phase = contract.PhaseVerify
 		}

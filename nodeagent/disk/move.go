@@ -122,18 +122,19 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if n.head.SizeBytes != a.head.SizeBytes {
 		return contract.Refuse(contract.DiskBusy, "the disk was expanded since the move was prepared").WithDisk(d).WithNext("start the move again")
 	}
-	// What an earlier try left: back to the old backing, a new pool on the new one.
-	if a.head.MovePhase != format.NoMove { // header first: what it vouches for goes stale
-		if err := m.save(ctx, a, endMove); err != nil {
+	c := h.carried
+	if c != nil && c.move != n.head.Move {
+		c = nil
+	}
+	if c == nil {
+		if err := m.backToOld(ctx, d, h); err != nil {
 			return err
 		}
-	}
-	m.failOthersWhenFull(d, a.head)
-	if err := m.ensureTop(h, d, dm.Linear(0, size, old.Dev, 0)); err != nil {
-		return err
-	}
-	if err := m.takeDown(n.head); err != nil {
-		return err
+		if n.head.Precopying { // its pool is made anew
+			if err := m.save(ctx, n, func(h *format.Header) { h.Precopying = false }); err != nil {
+				return err
+			}
+		}
 	}
 	recorded := false // the old header may know the move
 	defer func() {
@@ -145,7 +146,9 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 			e = m.fallBack(ctx, d, h)
 		} else {
 			m.failOthersWhenFull(d, a.head)
-			e = m.ensureTop(h, d, dm.Linear(0, size, old.Dev, 0))
+			if e = m.ensureTop(h, d, dm.Linear(0, size, old.Dev, 0)); e == nil {
+				e = m.remove(stackName(n.head) + partGate)
+			}
 		}
 		err = errors.Join(err, e)
 	}()
@@ -159,17 +162,48 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if err != nil {
 		return err
 	}
-	thin, err := m.build(ctx, n, func(meta dm.Info) error { return premap(ctx, meta, n.head, before, count) }, &old.Dev)
+	fresh := func(meta dm.Info) error { return premap(ctx, meta, n.head, before, count) }
+	if c != nil { // mapped when the pre-copy began; the disk may have filled since
+		fresh = nil
+		var blocks uint64
+		for r := range count {
+			if before.Get(r) || c.held.Get(r) {
+				blocks += n.head.RegionBytes / n.head.BlockBytes
+			}
+		}
+		if room := n.head.Bytes(format.Data) / n.head.BlockBytes; blocks > room {
+			return noRoom(n.head, blocks, room)
+		}
+	}
+	thin, err := m.build(ctx, n, fresh, &old.Dev)
 	if err != nil {
 		return err
 	}
-	clean := format.NewBitmap(count)
-	for r := range count {
-		if !before.Get(r) { // I1: positively unmapped in the pool
-			clean.Set(r)
+	leg := thin
+	var unchanged []bool
+	if c != nil {
+		// What is proven is in the new backing, so the external origin does not keep
+		// reads from it: while log A is in force they go to the old device altogether.
+		if leg, err = m.ensure(stackName(n.head)+partGate, dm.ReadElsewhere(size, thin.Dev, old.Dev)); err != nil {
+			return err
+		}
+		if unchanged, err = m.unchanged(ctx, d, c); err != nil {
+			return err
 		}
 	}
-	if err := m.writeLog(ctx, n, partLogA, count, clean); err != nil {
+	claimed := format.NewBitmap(count) // in sync, as log A has it
+	copies := uint64(0)
+	for r := range count {
+		switch { // I1
+		case !before.Get(r) && (c == nil || !c.held.Get(r)): // positively unmapped in both pools
+			claimed.Set(r)
+		case c != nil && c.provenRegion(r, n.head.RegionBytes, unchanged): // compared, not written since
+			claimed.Set(r)
+		default:
+			copies++
+		}
+	}
+	if err := m.writeLog(ctx, n, partLogA, count, claimed); err != nil {
 		return err
 	}
 	logA, err := m.logDevice(ctx, n, partLogA)
@@ -179,7 +213,7 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if err := m.step(ctx, "log-a"); err != nil {
 		return err
 	}
-	table, err := mirrorTable(n.head, logA, old, thin)
+	table, err := mirrorTable(n.head, logA, old, leg)
 	if err != nil {
 		return err
 	}
@@ -199,18 +233,27 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if err != nil {
 		return err
 	}
-	clean, err = m.readLog(ctx, n, partLogA, count)
+	clean, err := m.readLog(ctx, n, partLogA, count)
 	if err != nil {
 		return err
 	}
-	var copies uint64
-	for r := range count {
-		if after.Get(r) && !before.Get(r) {
-			clean.Clear(r)
+	if c != nil { // all writes of before the swap are counted by now
+		if unchanged, err = m.unchanged(ctx, d, c); err != nil {
+			return err
 		}
-		if after.Get(r) || before.Get(r) {
+	}
+	for r := range count {
+		late := after.Get(r) && !before.Get(r)
+		if c != nil && c.held.Get(r) {
+			late = !c.provenRegion(r, n.head.RegionBytes, unchanged)
+		}
+		if late && claimed.Get(r) {
+			clean.Clear(r)
 			copies++
 		}
+	}
+	if c != nil {
+		c.disprove(n.head.RegionBytes, clean)
 	}
 	if err := m.writeLog(ctx, n, partLogB, count, clean); err != nil {
 		return err
@@ -239,12 +282,14 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 	if _, err := m.ensure(stackName(n.head), dm.Thin(size, mustDev(m.DM.Info(stackName(n.head)+partPool)), n.head.ThinID, nil)); err != nil {
 		return err
 	}
-	if err := m.remove(stackName(n.head) + partLogA); err != nil {
-		return err
+	for _, part := range []string{partLogA, partGate} {
+		if err := m.remove(stackName(n.head) + part); err != nil {
+			return err
+		}
 	}
 	// I6: the move is resumable once both headers say so. The old one comes
 	// last: without it the new generation is scrap.
-	if err := m.save(ctx, n, func(h *format.Header) { h.MovePhase, h.CopyRegions = format.Copying, copies }); err != nil {
+	if err := m.save(ctx, n, func(h *format.Header) { h.MovePhase, h.CopyRegions, h.Precopying = format.Copying, copies, false }); err != nil {
 		return err
 	}
 	if err := m.step(ctx, "copying-new"); err != nil {
@@ -257,6 +302,26 @@ func (m *Manager) begin(ctx context.Context, d contract.DiskID, h *handle) (err 
 		return err
 	}
 	return m.step(context.WithoutCancel(ctx), "copying") // begun is begun
+}
+
+// backToOld undoes what an earlier begin has left: the disk goes back to its old
+// backing, and the new one's devices away.
+func (m *Manager) backToOld(ctx context.Context, d contract.DiskID, h *handle) error {
+	a, n := h.view.active, h.view.incoming
+	if a.head.MovePhase != format.NoMove { // header first: what it vouches for goes stale
+		if err := m.save(ctx, a, endMove); err != nil {
+			return err
+		}
+	}
+	old, err := m.DM.Info(stackName(a.head))
+	if err != nil {
+		return err
+	}
+	m.failOthersWhenFull(d, a.head)
+	if err := m.ensureTop(h, d, dm.Linear(0, a.head.SizeBytes/sector, old.Dev, 0)); err != nil {
+		return err
+	}
+	return m.takeDown(n.head)
 }
 
 var errLeg = errors.New("a leg of the mirror is not alive")

@@ -31,6 +31,7 @@ func stackName(h *format.Header) string { return fmt.Sprintf("ebb-%s-g%d", h.Dis
 const (
 	partLogA = "-loga"
 	partLogB = "-logb"
+	partGate = "-gate"
 	partPool = "-pool"
 	partData = "-data"
 	partMeta = "-meta"
@@ -307,7 +308,7 @@ func (m *Manager) buildPool(ctx context.Context, b *backing) error {
 // takeDown removes a backing's devices.
 func (m *Manager) takeDown(h *format.Header) error {
 	name := stackName(h)
-	for _, n := range []string{name + partLogA, name + partLogB, name, name + partPool, name + partData, name + partMeta} {
+	for _, n := range []string{name + partLogA, name + partLogB, name + partGate, name, name + partPool, name + partData, name + partMeta} {
 		if err := m.remove(n); err != nil {
 			return err
 		}
@@ -374,8 +375,7 @@ func premap(ctx context.Context, meta dm.Info, h *format.Header, used format.Bit
 		mapped += length
 	}
 	if room := h.Bytes(format.Data) / h.BlockBytes; mapped > room {
-		return contract.Refuse(contract.BelowUsed, "the disk has filled since the move was prepared: %d bytes are to be copied, the new backing has room for %d", mapped*h.BlockBytes, room*h.BlockBytes).
-			WithDisk(contract.DiskID(h.Disk)).WithVolume(h.Members[0].Volume).WithNext("run the operation again")
+		return noRoom(h, mapped, room)
 	}
 	xml := fmt.Sprintf("<superblock uuid=\"\" time=\"0\" transaction=\"0\" flags=\"0\" version=\"2\" data_block_size=\"%d\" nr_data_blocks=\"%d\">\n"+
 		"<device dev_id=\"%d\" mapped_blocks=\"%d\" transaction=\"0\" creation_time=\"0\" snap_time=\"0\">\n%s</device>\n</superblock>\n",
@@ -408,6 +408,12 @@ func premap(ctx context.Context, meta dm.Info, h *format.Header, used format.Bit
 		return fmt.Errorf("map of the new pool: %w", err)
 	}
 	return dev.Sync()
+}
+
+// noRoom refuses a move whose new backing has become too small, in pool blocks.
+func noRoom(h *format.Header, blocks, room uint64) *contract.Refusal {
+	return contract.Refuse(contract.BelowUsed, "the disk has filled since the move was prepared: %d bytes are to be copied, the new backing has room for %d", blocks*h.BlockBytes, room*h.BlockBytes).
+		WithDisk(contract.DiskID(h.Disk)).WithVolume(h.Members[0].Volume).WithNext("run the operation again")
 }
 
 // checkPool runs thin_check: dm-thin's metadata is crash-consistent, so damage

@@ -100,6 +100,7 @@ type Header struct {
 	CopyRegions  uint64 // regions to copy when the move began
 	ThrottleMiBs uint64 // 0: unlimited
 	Paused       bool
+	Precopying   bool // incoming: its pool is written, and holds what a copy brought so far
 
 	BlockBytes uint64 // pool block
 	ThinID     uint32 // device id inside the pool
@@ -109,6 +110,12 @@ type Header struct {
 	Members  []Member
 	Segments []Segment
 }
+
+// Flags of a move in a header.
+const (
+	flagPaused     = 1
+	flagPrecopying = 2
+)
 
 // Member is one volume of a backing.
 type Member struct {
@@ -194,9 +201,14 @@ func (h *Header) Encode() ([]byte, error) {
 	le.PutUint32(f[16:], uint32(h.Role))
 	le.PutUint32(f[20:], h.Index)
 	le.PutUint32(f[24:], uint32(h.MovePhase))
+	var flags uint32
 	if h.Paused {
-		le.PutUint32(f[28:], 1)
+		flags |= flagPaused
 	}
+	if h.Precopying {
+		flags |= flagPrecopying
+	}
+	le.PutUint32(f[28:], flags)
 	le.PutUint64(f[32:], h.RegionBytes)
 	le.PutUint64(f[40:], h.CopyRegions)
 	le.PutUint64(f[48:], h.ThrottleMiBs)
@@ -261,7 +273,8 @@ func Parse(b []byte) (*Header, error) {
 		Role:         Role(le.Uint32(f[16:])),
 		Index:        le.Uint32(f[20:]),
 		MovePhase:    MovePhase(le.Uint32(f[24:])),
-		Paused:       le.Uint32(f[28:]) != 0,
+		Paused:       le.Uint32(f[28:])&flagPaused != 0,
+		Precopying:   le.Uint32(f[28:])&flagPrecopying != 0,
 		RegionBytes:  le.Uint64(f[32:]),
 		CopyRegions:  le.Uint64(f[40:]),
 		ThrottleMiBs: le.Uint64(f[48:]),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +35,7 @@ func (m before) wait(ctx context.Context, s *stage) error {
 	return sleep(ctx, m.plus)
 }
 
-// copied is when that share of a move's regions is in sync.
+// copied is when that share of a move is copied.
 type copied float64
 
 func (m copied) String() string { return fmt.Sprintf("%.0f%% copied", 100*float64(m)) }
@@ -46,17 +45,14 @@ func (m copied) wait(ctx context.Context, s *stage) error {
 	if err := e.wait(ctx, s); err != nil {
 		return err
 	}
-	first := -1.0
-	return s.w.lab.Until(ctx, time.Minute, m.String(), func(ctx context.Context) error {
-		share, err := s.inSync(ctx)
+	return s.w.lab.Until(ctx, 2*time.Minute, m.String(), func(ctx context.Context) error {
+		now, err := s.measure(ctx)
 		if err != nil {
 			return err
 		}
-		if first < 0 {
-			first = share // what is not used is in sync from the start
-		}
-		if share < first+float64(m)*(1-first) {
-			return fmt.Errorf("%.3f is in sync, %.3f was at first", share, first)
+		mv := now.Move
+		if mv == nil || mv.CopyBytes == 0 || float64(mv.CopiedBytes) < float64(m)*float64(mv.CopyBytes) {
+			return fmt.Errorf("move: %+v", mv)
 		}
 		return nil
 	})
@@ -151,22 +147,3 @@ func (s *stage) event(ctx context.Context, kind enumspb.EventType, activity stri
 }
 
 var errWithout = errors.New("the operation ended without an event")
-
-// inSync is the share of the running move's regions that both legs have.
-func (s *stage) inSync(ctx context.Context) (float64, error) {
-	out, err := s.w.lab.Sh(ctx, s.node, "dmsetup status ebb-"+string(s.disk))
-	if err != nil {
-		return 0, err
-	}
-	f := strings.Fields(out)
-	if len(f) < 7 || f[2] != "mirror" {
-		return 0, fmt.Errorf("no mirror: %s", out)
-	}
-	done, total, ok := strings.Cut(f[6], "/")
-	d, err1 := strconv.ParseFloat(done, 64)
-	t, err2 := strconv.ParseFloat(total, 64)
-	if !ok || err1 != nil || err2 != nil || t == 0 {
-		return 0, fmt.Errorf("status %s", out)
-	}
-	return d / t, nil
-}

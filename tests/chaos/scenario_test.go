@@ -137,7 +137,7 @@ func (sc scenario) String() string {
 // inCopy says whether the moment may lie within a move's copy.
 func (sc scenario) inCopy() bool {
 	switch m := sc.when.(type) {
-	case copied, at, verifying:
+	case copied, at:
 		return true
 	case before:
 		return m.activity == string(contract.EvacuateDisk)
@@ -257,9 +257,10 @@ func failing() []scenario {
 		add(op, newFailsWrites, copied(0.4), contract.MoveFailed, string(contract.EvacuateDisk))
 		add(op, newFails, copied(0.4), contract.MoveFailed, string(contract.EvacuateDisk))
 	}
-	add(shrinkOp, newFailsWrites, verifying{}, contract.MoveFailed, string(contract.VerifyMove))
-	add(shrinkOp, newFails, verifying{}, contract.MoveFailed, string(contract.VerifyMove))
-	add(shrinkOp, newUnreadable, copied(0.4), contract.MoveFailed, string(contract.VerifyMove))
+	// All is copied: it is being compared.
+	add(shrinkOp, newFailsWrites, copied(1), contract.MoveFailed, string(contract.EvacuateDisk))
+	add(shrinkOp, newFails, copied(1), contract.MoveFailed, string(contract.EvacuateDisk))
+	add(shrinkOp, newUnreadable, copied(0.4), contract.MoveFailed, string(contract.EvacuateDisk))
 	add(shrinkOp, oldUnreadable, copied(0.2), contract.VolumeFailing, string(contract.EvacuateDisk))
 	return out
 }

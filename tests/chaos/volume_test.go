@@ -134,22 +134,6 @@ func findBlock(volume string, contents []byte) (int64, error) {
 	}
 }
 
-// verifying is within a move's comparison. It makes the comparison last: the new
-// volume answers late from the end of the copy on.
-type verifying struct{}
-
-func (verifying) String() string { return "in " + string(contract.VerifyMove) }
-
-func (verifying) wait(ctx context.Context, s *stage) error {
-	if err := copied(0.9).wait(ctx, s); err != nil {
-		return err
-	}
-	if err := s.breakVolume(ctx, contract.RoleIncoming, node.Fault{Kind: node.FaultDelay, DelayMS: 200}); err != nil {
-		return err
-	}
-	return before{activity: string(contract.VerifyMove)}.wait(ctx, s)
-}
-
 // endedIn says whether a move came to a step and not to the next one.
 func (s *stage) endedIn(ctx context.Context, op operation, step string) error {
 	if err := s.event(ctx, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, step); err != nil {

@@ -348,7 +348,7 @@ func (d *demo) copied(ctx context.Context, share float64) (at float64, err error
 		if d.sum.Used == 0 { // the copy was planned for this; the disk is written to meanwhile
 			d.sum.Used = m.PoolUsedBytes
 		}
-		at = 1 - float64((m.Move.Regions-m.Move.InSync)*m.Move.RegionBytes)/float64(m.Move.CopyBytes)
+		at = float64(m.Move.CopiedBytes) / float64(m.Move.CopyBytes)
 		if p := int(at * 10); p != last {
 			last = p
 			d.say("  copied %.0f%% of %s", at*100, gib(m.Move.CopyBytes))

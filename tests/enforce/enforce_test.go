@@ -69,7 +69,7 @@ func TestEnforce(t *testing.T) {
 			nodes: 2, each: 5, stagger: 12 * time.Second, hold: 3 * time.Minute, settle: 5 * time.Minute, lasts: 20 * time.Minute,
 			// A disk grows in whole GiB and has four growths a day, each larger than the one
 			// before: with steps this large these loads need two.
-			levels: []float64{1, 2.3, 1.1}, last: []float64{3.1}, least: 0.75, backing: "6GiB", step: "2GiB",
+			levels: []float64{1, 2.3, 1.1}, last: []float64{3.3}, least: 0.75, backing: "6GiB", step: "2GiB",
 		}
 	}
 	run(t, p)

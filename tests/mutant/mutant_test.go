@@ -30,15 +30,31 @@ type mutant struct {
 var mutants = []mutant{
 	{
 		"I1", "regions that became used before the first swap are not found", "move.go",
-		"if after.Get(r) && !before.Get(r) {", "if false && after.Get(r) {", "TestNodeFalseCleanIsCopied",
+		"late := after.Get(r) && !before.Get(r)", "late := false && after.Get(r)", "TestNodeFalseCleanIsCopied",
 	},
 	{
 		"I1", "every second used region is taken for unused", "move.go",
-		"if !before.Get(r) { // I1", "if !before.Get(r) || r%2 == 1 { // I1", "TestNodeMove$",
+		"case !before.Get(r) && (c", "case (!before.Get(r) || r%2 == 1) && (c", "TestNodeMove$/alone",
+	},
+	{
+		"I1", "what was written since it was compared is taken for proven", "carried.go",
+		"return since.Writes != now.Writes || now.InFlight", "return false", "TestNodePrecopySeesWrites",
+	},
+	{
+		"I1", "what the new backing holds and the old one has given back is taken for equal", "move.go",
+		"!before.Get(r) && (c == nil || !c.held.Get(r))", "!before.Get(r) || c != nil && c.move == \"\"", "TestNodePrecopySeesWrites",
+	},
+	{
+		"I1", "a pre-copy does not compare", "precopy.go",
+		"return bytes.Equal(a, b), nil", "return len(a) == len(b), nil", "TestNodePrecopyFindsDamage",
+	},
+	{
+		"I2", "what a pre-copy has brought answers while log A is in force", "move.go",
+		"mirrorTable(n.head, logA, old, leg)", "mirrorTable(n.head, logA, old, thin)", "TestNodeReadErrorAfterPrecopy",
 	},
 	{
 		"I2", "the new thin device answers by itself while log A is in force", "move.go",
-		"return premap(ctx, meta, n.head, before, count) }, &old.Dev)", "return premap(ctx, meta, n.head, before, count) }, nil)", "TestNodeReadErrorWhileBeginning",
+		"m.build(ctx, n, fresh, &old.Dev)", "m.build(ctx, n, fresh, nil)", "TestNodeReadErrorWhileBeginning",
 	},
 	{
 		"I2", "swaps away from a mirror flush", "stack.go",
@@ -74,7 +90,7 @@ var mutants = []mutant{
 	},
 	{
 		"I6", "a move is not taken up after a power cut", "view.go",
-		"v.peered() && v.incoming.head.MovePhase == format.Copying", "v.peered() && v.incoming.head.MovePhase == format.Committing", "^TestPowerCut/half",
+		"v.peered() && v.incoming.head.MovePhase == format.Copying", "v.peered() && v.incoming.head.MovePhase == format.Committing", "^TestPowerCut/half-mirrored",
 	},
 	{
 		"full pools wait", "the kernel's minute is left in force and new pools fail at once", "stack.go",

@@ -109,8 +109,8 @@ func measurementFields(m contract.Measurement, backing string) []ui.Field {
 	}
 	if mv := m.Move; mv != nil {
 		sync := ""
-		if mv.Regions > 0 {
-			sync = fmt.Sprintf(", %.0f%% in sync", 100*float64(mv.InSync)/float64(mv.Regions))
+		if mv.CopyBytes > 0 && mv.CopiedBytes > 0 {
+			sync = fmt.Sprintf(", %.0f%% copied", 100*float64(mv.CopiedBytes)/float64(mv.CopyBytes))
 		}
 		fields = append(fields, ui.Field{Name: "move", Value: fmt.Sprintf("%s to generation %d: %s%s", mv.Move, mv.Generation, mv.Phase, sync)},
 			ui.Field{Name: "move failed", Value: mv.Failure})

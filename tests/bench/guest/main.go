@@ -56,12 +56,6 @@ func run(ctx context.Context) error {
 	defer func() { _ = c.Close() }()
 	r.dm = c
 	r.m, err = disk.NewManager(disk.Options{
-		OnStep: func(step string) error {
-			if step == "copying" { // both headers know of the move; the kernel has been copying since the swap before
-				r.copying = time.Now()
-			}
-			return nil
-		},
 		Node: os.Getenv("EBB_NODE_ID"), DM: c, Locator: volume.Auto(c), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {

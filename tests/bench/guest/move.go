@@ -115,7 +115,7 @@ func (r *rig) rsync(ctx context.Context, dir, to string) (float64, error) {
 func (r *rig) sayMove(what string, c contest, ddKey, rsyncKey string) error {
 	copied := float64(c.last.CopiedBytes) / float64(mib)
 	move, dd, rsync := wire.Median(c.move), wire.Median(c.dd), wire.Median(c.rsync)
-	if err := r.say("", what+": move", copied/move, "MiB/s", "%.0f MiB in regions of %d KiB, %.0f MiB used; of %.2f s %.2f to begin", copied, c.last.region/kib, float64(c.last.UsedBytes)/float64(mib), c.last.seconds, c.last.begin); err != nil {
+	if err := r.say("", what+": move", copied/move, "MiB/s", "%.0f MiB in regions of %d KiB, %.0f MiB used; %.2f s, then %.2f to compare it", copied, c.last.region/kib, float64(c.last.UsedBytes)/float64(mib), c.last.seconds, c.last.compare); err != nil {
 		return err
 	}
 	if err := r.say("", what+": dd", copied/dd, "MiB/s", "the node's limit"); err != nil {

@@ -38,7 +38,6 @@ type rig struct {
 	moves int
 	made  int // disks
 
-	copying time.Time // when the last move had begun
 }
 
 // size chooses by the length of the run.
@@ -115,8 +114,8 @@ func blank(vol string) error {
 type evacuation struct {
 	contract.EvacuateResult
 	move    contract.MoveInput
-	seconds float64 // from the call to both legs in sync
-	begin   float64 // of these, until the move was under way
+	seconds float64 // from the call to both legs in sync, but for the comparison
+	compare float64 // seconds of the comparison before there is a mirror
 	region  int64
 }
 
@@ -140,9 +139,14 @@ func (r *rig) evacuate(ctx context.Context, d contract.DiskID, to string) (out e
 	out.region = p.Move.RegionBytes
 	dropCaches()
 	start := time.Now()
-	out.EvacuateResult, err = r.m.Evacuate(ctx, out.move, func(contract.CopyProgress) {})
-	out.seconds = time.Since(start).Seconds()
-	out.begin = r.copying.Sub(start).Seconds()
+	last := start
+	out.EvacuateResult, err = r.m.Evacuate(ctx, out.move, func(p contract.CopyProgress) {
+		if p.Phase == contract.PhaseVerify {
+			out.compare += time.Since(last).Seconds()
+		}
+		last = time.Now()
+	})
+	out.seconds = time.Since(start).Seconds() - out.compare
 	return out, err
 }
 

@@ -1,0 +1,88 @@
+package disk
+
+import (
+	"context"
+	"time"
+
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+)
+
+const (
+	// A chunk is read from the old volume at a time: a small one while the
+	// application uses the disk, whose requests wait behind it.
+	quietChunk = 1 << 20
+	busyChunk  = 64 << 10
+	// busyFor is how long the disk counts as used after it was.
+	busyFor = 100 * time.Millisecond
+
+	// lookInterval is how often the application's I/O is looked at, headerInterval
+	// how often what Throttle wants.
+	lookInterval   = 10 * time.Millisecond
+	headerInterval = 200 * time.Millisecond
+)
+
+// pace keeps a copy out of the application's way, and below a wanted rate.
+type pace struct {
+	paused bool
+	mibs   float64 // 0: any
+
+	asked  time.Time   // the header, last
+	looked time.Time   // at the application's I/O, last
+	io     dm.Counters // as they were then
+	used   time.Time   // when the disk was in use last
+	begin  time.Time   // of the present second or so
+	moved  uint64      // bytes since
+}
+
+// chunk is how much to take at a time. look tells what the application does; in doubt
+// it uses the disk.
+func (p *pace) chunk(look func() (dm.Counters, error)) uint64 {
+	now := time.Now()
+	if now.Sub(p.looked) >= lookInterval {
+		p.looked = now
+		io, err := look()
+		if err != nil || io.InFlight || io != p.io {
+			p.io, p.used = io, now
+		}
+	}
+	if now.Sub(p.used) < busyFor {
+		return busyChunk
+	}
+	return quietChunk
+}
+
+// wait holds the copy back as the header wants it. refresh reads that.
+func (p *pace) wait(ctx context.Context, refresh func() error) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		now := time.Now()
+		if now.Sub(p.asked) >= headerInterval {
+			p.asked = now
+			if err := refresh(); err != nil {
+				return err
+			}
+		}
+		var hold time.Duration
+		switch since := now.Sub(p.begin); {
+		case p.paused:
+			hold = headerInterval
+		case p.mibs > 0:
+			if since > time.Second {
+				p.begin, p.moved = now, 0
+			} else if ahead := time.Duration(float64(p.moved)/(p.mibs*(1<<20))*1e9) - since; ahead > 0 {
+				hold = min(ahead, headerInterval)
+			}
+		}
+		if hold == 0 {
+			return nil
+		}
+		timer := time.NewTimer(hold)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
