@@ -23,8 +23,7 @@ type asker struct {
 	t      *testing.T
 	env    *testsuite.TestWorkflowEnvironment
 	counts int
-	takes  time.Duration // of a count
-	fails  int           // counts that fail
+	fails  int // counts that fail
 	n      int
 }
 

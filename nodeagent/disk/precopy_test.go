@@ -134,7 +134,7 @@ func TestNodePrecopySeesWrites(t *testing.T) {
 				got, err := os.ReadFile(filepath.Join(b.mount, name))
 				require.NoError(t, err)
 				require.True(t, bytes.HasPrefix(got, []byte(want)))
-				require.Zero(t, len(bytes.Trim(got, want)), "%s has other bytes", name)
+				require.Empty(t, bytes.Trim(got, want), "%s has other bytes", name)
 			}
 			b.check(contract.Ext4)
 		})
@@ -164,7 +164,7 @@ func TestNodeReadErrorAfterPrecopy(t *testing.T) {
 			for off := int64(0); off+int64(len(buf)) <= 48*mib; off += 1 << 20 {
 				asked++
 				if n, err := f.ReadAt(buf, off); err == nil {
-					require.Zero(t, len(bytes.Trim(buf[:n], "after.")), "answered by the unproven leg at %d: %q", off, buf[:32])
+					require.Empty(t, bytes.Trim(buf[:n], "after."), "answered by the unproven leg at %d: %q", off, buf[:32])
 				} else {
 					require.ErrorIs(t, err, unix.EIO)
 				}
@@ -182,7 +182,7 @@ func TestNodeReadErrorAfterPrecopy(t *testing.T) {
 	}
 	got, err := os.ReadFile(filepath.Join(b.mount, "late"))
 	require.NoError(t, err)
-	require.Zero(t, len(bytes.Trim(got, "after.")))
+	require.Empty(t, bytes.Trim(got, "after."))
 }
 
 // TestNodePrecopyGoesOn: the agent dies in mid-copy. The next one compares what is

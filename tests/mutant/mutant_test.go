@@ -46,11 +46,11 @@ var mutants = []mutant{
 	},
 	{
 		"I1", "a pre-copy does not compare", "precopy.go",
-		"return bytes.Equal(a, b), nil", "return len(a) == len(b), nil", "TestNodePrecopyFindsDamage",
+		"return bytes.Equal(a, b), nil", "return bytes.Equal(a, a), nil", "TestNodePrecopyFindsDamage",
 	},
 	{
 		"I2", "what a pre-copy has brought answers while log A is in force", "move.go",
-		"mirrorTable(n.head, logA, old, leg)", "mirrorTable(n.head, logA, old, thin)", "TestNodeReadErrorAfterPrecopy",
+		"dm.ReadElsewhere(size, thin.Dev, old.Dev)", "dm.ReadElsewhere(size, thin.Dev, thin.Dev)", "TestNodeReadErrorAfterPrecopy",
 	},
 	{
 		"I2", "the new thin device answers by itself while log A is in force", "move.go",

@@ -37,7 +37,6 @@ type rig struct {
 	disks []contract.DiskID
 	moves int
 	made  int // disks
-
 }
 
 // size chooses by the length of the run.
