@@ -36,7 +36,7 @@ func TestInNode(t *testing.T) {
 	if run == "" {
 		run = "^TestNode"
 	}
-	nodetest.Run(t, n, run, "EBB_TEST_SHARED="+n.Dir())
+	nodetest.Run(t, n, run, "EBB_TEST_SHARED="+n.Dir(), "EBB_TEST_FULL="+os.Getenv("EBB_TEST_FULL"))
 }
 
 // bench is a manager in a node, and one disk of its own for a test.

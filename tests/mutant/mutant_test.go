@@ -38,11 +38,11 @@ var mutants = []mutant{
 	},
 	{
 		"I1", "what was written since it was compared is taken for proven", "carried.go",
-		"return since.Writes != now.Writes || now.InFlight", "return false", "TestNodePrecopySeesWrites",
+		"return since.Writes != now.Writes || now.InFlight", "return false", "TestNodePrecopySeesWrites/log-a",
 	},
 	{
 		"I1", "what the new backing holds and the old one has given back is taken for equal", "move.go",
-		"!before.Get(r) && (c == nil || !c.held.Get(r))", "!before.Get(r) || c != nil && c.move == \"\"", "TestNodePrecopySeesWrites",
+		"!before.Get(r) && (c == nil || !c.held.Get(r))", "!before.Get(r) || c != nil && c.move == \"\"", "TestNodePrecopySeesWrites/proven",
 	},
 	{
 		"I1", "a pre-copy does not compare", "precopy.go",

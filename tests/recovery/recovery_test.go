@@ -105,6 +105,7 @@ type bench struct {
 	disk  contract.DiskID
 	mount string
 	dir   string
+	step  func(string)
 }
 
 func newBench(t *testing.T, fs contract.Filesystem) *bench {
@@ -117,6 +118,12 @@ func newBench(t *testing.T, fs contract.Filesystem) *bench {
 	b.mount = filepath.Join(b.dir, "mnt")
 	b.Manager, err = disk.NewManager(disk.Options{
 		Node: "i-00000001", DM: c, Locator: volume.Auto(c), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		OnStep: func(step string) error {
+			if b.step != nil {
+				b.step(step)
+			}
+			return nil
+		},
 	})
 	require.NoError(t, err)
 	host.Attach(oldVolume, gib)
@@ -205,7 +212,8 @@ func TestNodeBringUp(t *testing.T) {
 	}
 }
 
-// moving begins a move and leaves it in the middle, as a dead node would.
+// moving begins a move and leaves it in the middle, as a dead node would: the mirror
+// has some of the copy left to do.
 func (b *bench) moving() contract.MoveInput {
 	b.t.Helper()
 	b.host.Attach(newVolume, gib/2)
@@ -216,11 +224,21 @@ func (b *bench) moving() contract.MoveInput {
 	})
 	in := contract.MoveInput{Disk: b.disk, Move: "m-1"}
 	_, err := b.PrepareMove(b.t.Context(), contract.PrepareMoveInput{
-		Disk: b.disk, Move: in.Move, Generation: 2, Volumes: []string{newVolume}, ThrottleMiBs: 1,
+		Disk: b.disk, Move: in.Move, Generation: 2, Volumes: []string{newVolume},
 	})
 	require.NoError(b.t, err)
 	ctx, cancel := context.WithCancel(b.t.Context())
-	_, err = b.Evacuate(ctx, in, func(contract.CopyProgress) { cancel() })
+	b.step = func(step string) {
+		switch step {
+		case "proven":
+			b.write("late", 48<<20)
+			require.NoError(b.t, b.Throttle(ctx, contract.ThrottleMoveInput{Disk: b.disk, Move: in.Move, MiBs: 4}))
+		case "copying":
+			cancel()
+		}
+	}
+	_, err = b.Evacuate(ctx, in, func(contract.CopyProgress) {})
+	b.step = nil
 	require.ErrorIs(b.t, err, context.Canceled)
 	require.NoError(b.t, b.Disassemble(b.t.Context(), b.disk))
 	return in
