@@ -41,8 +41,8 @@ var mutants = []mutant{
 		"return since.Writes != now.Writes || now.InFlight", "return false", "TestNodePrecopySeesWrites/log-a",
 	},
 	{
-		"I1", "what the new backing holds and the old one has given back is taken for equal", "move.go",
-		"!before.Get(r) && (c == nil || !c.held.Get(r))", "!before.Get(r) || c != nil && c.move == \"\"", "TestNodePrecopySeesWrites/proven",
+		"I1", "what was written between the proof and the first swap is not found", "move.go",
+		"late = !c.provenRegion(", "late = late && !c.provenRegion(", "TestNodePrecopySeesWrites/log-a",
 	},
 	{
 		"I1", "a pre-copy does not compare", "precopy.go",
