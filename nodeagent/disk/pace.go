@@ -11,9 +11,11 @@ const (
 	// A chunk is read from the old volume at a time: a small one while the
 	// application uses the disk, whose requests wait behind it.
 	quietChunk = 1 << 20
+	lightChunk = 256 << 10
 	busyChunk  = 64 << 10
-	// busyFor is how long the disk counts as used after it was.
+	// More than busyIOs in a window of busyFor are heavy use.
 	busyFor = 100 * time.Millisecond
+	busyIOs = 10
 
 	// lookInterval is how often the application's I/O is looked at, headerInterval
 	// how often what Throttle wants.
@@ -26,12 +28,13 @@ type pace struct {
 	paused bool
 	mibs   float64 // 0: any
 
-	asked  time.Time   // the header, last
-	looked time.Time   // at the application's I/O, last
-	io     dm.Counters // as they were then
-	used   time.Time   // when the disk was in use last
-	begin  time.Time   // of the present second or so
-	moved  uint64      // bytes since
+	asked  time.Time // the header, last
+	looked time.Time // at the application's I/O, last
+	window time.Time // when the present one began
+	ios    uint64    // until then
+	recent uint64    // I/Os of the last window, or of this one if more
+	begin  time.Time // of the present second or so
+	moved  uint64    // bytes since
 }
 
 // chunk is how much to take at a time. look tells what the application does; in doubt
@@ -41,12 +44,24 @@ func (p *pace) chunk(look func() (dm.Counters, error)) uint64 {
 	if now.Sub(p.looked) >= lookInterval {
 		p.looked = now
 		io, err := look()
-		if err != nil || io.InFlight || io != p.io {
-			p.io, p.used = io, now
+		ios := io.Reads + io.Writes
+		if err != nil {
+			ios = p.ios + busyIOs + 1
+		}
+		if n := ios - p.ios; now.Sub(p.window) >= busyFor {
+			p.recent, p.ios, p.window = n, ios, now
+		} else {
+			p.recent = max(p.recent, n)
+		}
+		if io.InFlight {
+			p.recent = max(p.recent, 1)
 		}
 	}
-	if now.Sub(p.used) < busyFor {
+	switch {
+	case p.recent > busyIOs:
 		return busyChunk
+	case p.recent > 0:
+		return lightChunk
 	}
 	return quietChunk
 }

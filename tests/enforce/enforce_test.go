@@ -60,7 +60,7 @@ type plan struct {
 
 func TestEnforce(t *testing.T) {
 	p := plan{
-		nodes: 1, each: 2, stagger: 5 * time.Second, hold: 25 * time.Second, settle: 2 * time.Minute, impatient: true,
+		nodes: 1, each: 2, stagger: 5 * time.Second, hold: 50 * time.Second, settle: 2 * time.Minute, impatient: true,
 		// A step of one GiB is coarse for disks so small.
 		levels: []float64{0.5, 2.2, 0.8}, last: []float64{1.5, 2.35}, least: 0.45, backing: "4GiB", step: "1GiB",
 	}
