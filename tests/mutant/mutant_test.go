@@ -61,7 +61,7 @@ var mutants = []mutant{
 		"info, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true})", "info, err := m.DM.Resume(name, dm.ResumeFlags{Internal: true})", "TestNodeNewVolumeFails$",
 	},
 	{
-		"I2", "a failed leg is not dropped", "commit.go",
+		"I2", "a failed leg is not dropped", "abort.go",
 		"if err != nil || !ok || st.AllAlive() ||", "if err != nil || !ok || len(st.Health) > 0 ||", "TestNodeNewVolumeFailsWithoutAgent",
 	},
 	{
@@ -69,7 +69,7 @@ var mutants = []mutant{
 		"if sameTable(now, table) {", "if len(now) == len(table) {", "TestNodeAgentDies/abort",
 	},
 	{
-		"I4", "an abort leaves the move in the old header", "commit.go",
+		"I4", "an abort leaves the move in the old header", "abort.go",
 		"m.save(ctx, a, endMove); err != nil {\n		// One of the two", "m.save(ctx, a, func(*format.Header) {}); err != nil {\n		// One of the two", "TestNodeStaleLogIsNeverResumed",
 	},
 	{
@@ -97,7 +97,7 @@ var mutants = []mutant{
 		"b.head.BlockBytes/sector, m.markBlocks(b)))", "b.head.BlockBytes/sector, m.markBlocks(b), \"error_if_no_space\"))", "TestNodeFullPoolWaits",
 	},
 	{
-		"full pools wait", "a pool that is given up keeps the writes it has no room for", "commit.go",
+		"full pools wait", "a pool that is given up keeps the writes it has no room for", "abort.go",
 		"	m.failOthersWhenFull(d, a.head)\n	m.unthrottle(d)", "	m.unthrottle(d)", "TestNodeAbortOfFullMove",
 	},
 	{
@@ -105,7 +105,7 @@ var mutants = []mutant{
 		"thinmap.MakeExtendable(dev, volume.AlignedBuffer(thinmap.BlockBytes))", "error(nil)", "TestNodeCommitOfFullMove",
 	},
 	{
-		"verification", "differences are not looked at", "commit.go",
+		"verification", "differences are not looked at", "verify.go",
 		"		if bytes.Equal(a, b) {\n			return first, nil", "		if bytes.Equal(a, b) || true {\n			return first, nil", "TestNodeVerifyFindsDamage",
 	},
 }

@@ -87,14 +87,9 @@ func (c *Client) Proposals(ctx context.Context) (out []Proposal, silent int, err
 }
 
 func (c *Client) askProposal(ctx context.Context, workflowID string) (fleet.Proposed, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	var p fleet.Proposed
-	v, err := c.temporal.QueryWorkflow(ctx, workflowID, "", contract.QueryProposal)
-	if err != nil {
-		return p, err
-	}
-	return p, v.Get(&p)
+	err := c.query(ctx, workflowID, "", contract.QueryProposal, &p)
+	return p, err
 }
 
 // Proposal is what may be answered on a disk, again or for the first time;

@@ -166,14 +166,8 @@ const queryDetails = "__temporal_workflow_metadata"
 
 // runState asks a run for the details that Temporal's UI shows.
 func (c *Client) runState(ctx context.Context, e Execution) (RunState, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	v, err := c.temporal.QueryWorkflow(ctx, e.WorkflowID, e.RunID, queryDetails)
-	if err != nil {
-		return RunState{}, err
-	}
 	var m sdkpb.WorkflowMetadata
-	if err := v.Get(&m); err != nil {
+	if err := c.queryOnce(ctx, shownWithin, e.WorkflowID, e.RunID, queryDetails, &m); err != nil {
 		return RunState{}, err
 	}
 	var s RunState

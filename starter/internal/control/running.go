@@ -126,19 +126,15 @@ func (c *Client) memo(fields map[string]*commonpb.Payload, key string) string {
 // progress asks a run how far it is. It needs a worker, so it may take a while
 // to fail.
 func (c *Client) progress(ctx context.Context, runID string, d contract.DiskID) (contract.Progress, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
 	var p contract.Progress
-	v, err := c.temporal.QueryWorkflow(ctx, contract.WorkflowID(d), runID, contract.QueryProgress)
-	if err != nil {
-		return p, err
-	}
-	return p, v.Get(&p)
+	err := c.queryOnce(ctx, shownWithin, contract.WorkflowID(d), runID, contract.QueryProgress, &p)
+	return p, err
 }
 
 // Progress asks the operation that runs on a disk, or ran last, how far it is.
 func (c *Client) Progress(ctx context.Context, d Disk) (contract.Progress, error) {
-	p, err := c.progress(ctx, "", d.ID)
+	var p contract.Progress
+	err := c.query(ctx, contract.WorkflowID(d.ID), "", contract.QueryProgress, &p)
 	return p, c.callError("query progress", err)
 }
 
