@@ -8,11 +8,12 @@ import (
 )
 
 const (
-	// A chunk is read from the old volume at a time: a small one while the
-	// application uses the disk, whose requests wait behind it.
-	quietChunk = 1 << 20
+	// A chunk is read from the old volume at a time, several while nobody uses the
+	// disk. While the application does its requests wait behind one, a small one
+	// under heavy use.
+	largeChunk = 512 << 10
 	lightChunk = 256 << 10
-	busyChunk  = 64 << 10
+	smallChunk = 64 << 10
 	// More than busyIOs in a window of busyFor are heavy use.
 	busyFor = 100 * time.Millisecond
 	busyIOs = 10
@@ -37,9 +38,9 @@ type pace struct {
 	moved  uint64    // bytes since
 }
 
-// chunk is how much to take at a time. look tells what the application does; in doubt
-// it uses the disk.
-func (p *pace) chunk(look func() (dm.Counters, error)) uint64 {
+// chunk is how much to take at a time, and whether alone. look tells what the
+// application does; in doubt it uses the disk.
+func (p *pace) chunk(look func() (dm.Counters, error)) (bytes uint64, alone bool) {
 	now := time.Now()
 	if now.Sub(p.looked) >= lookInterval {
 		p.looked = now
@@ -59,11 +60,11 @@ func (p *pace) chunk(look func() (dm.Counters, error)) uint64 {
 	}
 	switch {
 	case p.recent > busyIOs:
-		return busyChunk
+		return smallChunk, true
 	case p.recent > 0:
-		return lightChunk
+		return lightChunk, true
 	}
-	return quietChunk
+	return largeChunk, false
 }
 
 // wait holds the copy back as the header wants it. refresh reads that.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -41,10 +43,10 @@ type precopy struct {
 	h        *handle
 	in       contract.MoveInput
 	vols     [2]string // old, new: for what is said
-	old, new *os.File
+	old, new side
 	total    uint64
 	pace     pace
-	lane     *lane
+	free     buffers
 }
 
 // bringOver copies and proves what it can before there is a mirror, and then begins
@@ -173,14 +175,17 @@ func (m *Manager) openPrecopy(ctx context.Context, in contract.MoveInput) (p *pr
 	if err != nil {
 		return nil, err
 	}
-	if p.old, err = openDevice(old, os.O_RDONLY); err != nil {
+	from, err := openDevice(old, os.O_RDONLY)
+	if err != nil {
 		return nil, err
 	}
 	// Exclusively: not even a dying agent may still have it open.
-	if p.new, err = openDevice(thin, os.O_RDWR|unix.O_EXCL); err != nil {
-		_ = p.old.Close()
+	to, err := openDevice(thin, os.O_RDWR|unix.O_EXCL)
+	if err != nil {
+		_ = from.Close()
 		return nil, err
 	}
+	p.old, p.new, p.free = newSide(from), newSide(to), newBuffers()
 	return p, nil
 }
 
@@ -241,8 +246,6 @@ func (m *Manager) newCarried(ctx context.Context, in contract.MoveInput, h *hand
 
 // run makes passes until what is left is little, or does not get less.
 func (p *precopy) run(ctx context.Context, report func(contract.CopyProgress)) error {
-	p.lane = startLane(p.new)
-	defer p.lane.stop()
 	left := p.total
 	for pass := 1; pass <= mostPasses && left > 0; pass++ {
 		phase := contract.PhaseCopy
@@ -276,13 +279,10 @@ func (p *precopy) run(ctx context.Context, report func(contract.CopyProgress)) e
 		}
 	}
 	// What the log will call in sync must be on the volume before the log is.
-	if err := p.lane.wait(); err != nil {
-		return err
-	}
-	if err := p.new.Sync(); err != nil {
+	if err := p.new.file.Sync(); err != nil {
 		return newError{err}
 	}
-	if err := p.old.Sync(); err != nil { // a power cut must not take from it what the new one has
+	if err := p.old.file.Sync(); err != nil { // a power cut must not take from it what the new one has
 		return oldError{0, 0, err}
 	}
 	h, err := p.m.lock(ctx, p.in.Disk)
@@ -308,6 +308,17 @@ func (p *precopy) wanted() error {
 
 // pass goes over all areas that are not proven.
 func (p *precopy) pass(ctx context.Context, t *tracker, report func(contract.CopyProgress), resuming bool) error {
+	g, inner := errgroup.WithContext(ctx)
+	g.SetLimit(crewSize)
+	err := p.share(inner, g, t, report, resuming)
+	if e := g.Wait(); e != nil {
+		return e
+	}
+	return err
+}
+
+// share gives the chunks of a pass to the crew.
+func (p *precopy) share(ctx context.Context, g *errgroup.Group, t *tracker, report func(contract.CopyProgress), resuming bool) error {
 	var done, all uint64
 	for _, x := range p.areas {
 		if x.state != areaProven {
@@ -323,21 +334,30 @@ func (p *precopy) pass(ctx context.Context, t *tracker, report func(contract.Cop
 		if err != nil || len(since) != 1 {
 			return errors.Join(fmt.Errorf("disk %s: area %d is not counted", p.in.Disk, i), err)
 		}
-		equal := x.state == areaCopied
+		x.since = since[0]
+		b := &bout{x: x, compare: x.state == areaCopied, open: 1}
 		for _, r := range x.runs {
 			for off := r.start; off < r.start+r.length; {
 				if err := p.pace.wait(ctx, p.limit); err != nil {
 					return err
 				}
-				n := min(p.pace.chunk(p.inUse), r.start+r.length-off)
-				same, err := p.bring(int64(off), int(n), x.state == areaCopied)
-				if err != nil {
-					return err
-				}
-				equal = equal && same
-				if resuming && same {
-					p.identical += n
-				}
+				n, alone := p.pace.chunk(p.inUse)
+				n = min(n, r.start+r.length-off)
+				at := int64(off)
+				b.begin()
+				g.Go(func() error {
+					same, err := p.bring(ctx, at, int(n), b.compare, alone)
+					if err != nil {
+						return err
+					}
+					if !same {
+						atomic.AddUint64(&p.written, n)
+					} else if resuming {
+						atomic.AddUint64(&p.identical, n)
+					}
+					b.end(same)
+					return nil
+				})
 				off += n
 				done += n
 				p.pace.moved += n
@@ -347,50 +367,46 @@ func (p *precopy) pass(ctx context.Context, t *tracker, report func(contract.Cop
 				report(t.at(int64(done), int64(all)))
 			}
 		}
-		x.state, x.since = areaCopied, since[0]
-		if equal {
-			x.state = areaProven
-		}
+		b.end(true)
 	}
-	return p.lane.wait()
+	return nil
 }
 
 // bring copies one chunk, or compares it first and copies it where it differs.
-func (p *precopy) bring(off int64, n int, compare bool) (same bool, err error) {
-	a, err := p.lane.buffer(n)
-	if err != nil {
-		return false, err
-	}
+func (p *precopy) bring(ctx context.Context, off int64, n int, compare, alone bool) (same bool, err error) {
+	buf := <-p.free
+	defer func() { p.free <- buf }()
+	a, b := buf[0][:n], buf[1][:n]
+	var theirs chan error
 	if compare {
-		same, err = p.compare(a, off)
-	} else if _, e := p.old.ReadAt(a, off); e != nil {
-		err = oldError{off, n, e}
+		theirs = make(chan error, 1)
+		go func() { theirs <- p.read(ctx, p.new, b, off, alone) }() // is waited for
 	}
-	if same || err != nil {
-		p.lane.give(a)
-		return same, err
+	err = p.read(ctx, p.old, a, off, alone)
+	if theirs != nil {
+		if e := <-theirs; e != nil {
+			return false, errors.Join(newError{e}, ctx.Err())
+		}
 	}
-	p.written += uint64(n)
-	p.lane.write(a, off)
-	return false, nil
+	switch {
+	case err != nil:
+		return false, oldError{off, n, err}
+	case compare && bytes.Equal(a, b):
+		return true, nil
+	}
+	return false, p.new.do(ctx, alone, func(f *os.File) error {
+		if _, err := f.WriteAt(a, off); err != nil {
+			return newError{err}
+		}
+		return nil
+	})
 }
 
-// compare reads a chunk from both sides, the old one's into a.
-func (p *precopy) compare(a []byte, off int64) (same bool, err error) {
-	b, err := p.lane.buffer(len(a))
-	if err != nil {
-		return false, err
-	}
-	defer p.lane.give(b)
-	read := p.lane.read(b, off)
-	_, err = p.old.ReadAt(a, off)
-	if e := <-read; e != nil && err == nil {
-		return false, newError{e}
-	}
-	if err != nil {
-		return false, oldError{off, len(a), err}
-	}
-	return bytes.Equal(a, b), nil
+func (p *precopy) read(ctx context.Context, s side, b []byte, off int64, alone bool) error {
+	return s.do(ctx, alone, func(f *os.File) error {
+		_, err := f.ReadAt(b, off)
+		return err
+	})
 }
 
 // limit reads the move's rate from its header, where Throttle puts it.
@@ -418,8 +434,8 @@ func (p *precopy) inUse() (dm.Counters, error) {
 
 // close ends the use of both devices.
 func (p *precopy) close() {
-	_ = p.old.Close() // what was written was synced
-	_ = p.new.Close()
+	_ = p.old.file.Close() // what was written was synced
+	_ = p.new.file.Close()
 }
 
 // oldError and newError say which side could not be read or written.
