@@ -244,6 +244,7 @@ func (d *demo) story(ctx context.Context) error {
 	if r, err = d.result(ctx); err != nil {
 		return err
 	}
+	d.sum.BackingPeak = max(d.sum.BackingPeak, r.BeforeGiB<<30) // it may have grown once more
 	d.say("shrunk: %s -> %s, %s copied, %s compared, resumed at %.0f%%", gib(r.BeforeGiB<<30), gib(r.AfterGiB<<30), gib(r.CopiedBytes), gib(r.VerifiedBytes), r.ResumedFraction*100)
 	d.sum.Copied, d.sum.Verified, d.sum.ResumedFraction = r.CopiedBytes, r.VerifiedBytes, r.ResumedFraction
 	if m, err = d.measure(ctx); err != nil {

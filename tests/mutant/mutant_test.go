@@ -46,7 +46,7 @@ var mutants = []mutant{
 	},
 	{
 		"I1", "a pre-copy does not compare", "precopy.go",
-		"return bytes.Equal(a, b), nil", "return bytes.Equal(a, a), nil", "TestNodePrecopyFindsDamage",
+		"case compare && bytes.Equal(a, b):", "case compare && bytes.Equal(a, a):", "TestNodePrecopyFindsDamage",
 	},
 	{
 		"I2", "what a pre-copy has brought answers while log A is in force", "move.go",
