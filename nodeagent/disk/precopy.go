@@ -311,7 +311,11 @@ func (p *precopy) pass(ctx context.Context, t *tracker, report func(contract.Cop
 	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(crewSize)
 	err := p.share(inner, g, t, report, resuming)
-	if e := g.Wait(); e != nil {
+	e := g.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case e != nil: // it ended the other
 		return e
 	}
 	return err
@@ -385,7 +389,7 @@ func (p *precopy) bring(ctx context.Context, off int64, n int, compare, alone bo
 	err = p.read(ctx, p.old, a, off, alone)
 	if theirs != nil {
 		if e := <-theirs; e != nil {
-			return false, errors.Join(newError{e}, ctx.Err())
+			return false, newError{e}
 		}
 	}
 	switch {
