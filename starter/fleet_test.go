@@ -200,6 +200,60 @@ func TestPlanOfManyDisks(t *testing.T) {
 	ebb("reject", "ns3/data-17", "--dry-run")
 }
 
+// TestReportOfManyNodes asks a fleet for the pasts of 30 days; with EBB_TEST_FULL
+// 1,000 disks on 50 nodes, one of which does not answer.
+func TestReportOfManyNodes(t *testing.T) {
+	nodes, each := 3, 10
+	if os.Getenv("EBB_TEST_FULL") != "" {
+		nodes, each = 50, 20
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
+		ExistingPath: devserver.Need(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = server.Stop() })
+	h := newHerd()
+	const hours = 40 * 24
+	past, at := make([]contract.HistoryHour, hours), time.Now().UTC().Truncate(time.Hour)
+	for i := range past {
+		past[i] = contract.HistoryHour{
+			Hour: at.Add(time.Duration(i-hours+1) * time.Hour), UsedMinBytes: 100<<30 + 12345, UsedMaxBytes: 101<<30 + 12345, FSUsedMaxBytes: 101<<30 + 678,
+			WrittenBytes: 17<<30 + 42, PeakIOPS: 2345, PeakMiBs: 119, BackingBytes: 500 << 30,
+		}
+	}
+	for n := range nodes * each {
+		d := h.Add(n, fmt.Sprintf("ns%d/data-%d", n%7, n), fmt.Sprintf("i-%017x", n%nodes), 500, int64(50+n%400))
+		h.Nodes.With(d, func(s *stubnode.Disk) { s.Hours = past })
+	}
+	address := server.FrontendHostPort()
+	var out, talk bytes.Buffer
+	require.Zero(t, run(ctx, &out, &talk, "--address", address, "setup"), "%s", &talk)
+	h.serve(t, address, "default")
+	for n := range each { // of a node without an agent
+		h.Add(nodes*each+n, fmt.Sprintf("dead/data-%d", n), "i-0000000000000dead", 500, 100)
+	}
+	out.Reset()
+	began := time.Now()
+	require.Zero(t, run(ctx, &out, &talk, "--address", address, "report", "--since", "30d", "-o", "json"), "%s", &talk)
+	took := time.Since(began)
+	var r struct {
+		Totals struct {
+			Disks, Unknown int
+			DiskHours      float64
+		}
+		Unknown []struct{ Why string }
+	}
+	require.NoError(t, json.Unmarshal(out.Bytes(), &r))
+	t.Logf("the report of %d disks on %d nodes and %d on a dead one took %s: %.0f disk-hours", nodes*each, nodes, each, took.Round(10*time.Millisecond), r.Totals.DiskHours)
+	require.Equal(t, each, r.Totals.Unknown)
+	require.Equal(t, (nodes+1)*each, r.Totals.Disks)
+	require.InDelta(t, nodes*each*30*24, r.Totals.DiskHours, float64(nodes*each))
+	require.Contains(t, r.Unknown[0].Why, "no agent answers on node i-0000000000000dead")
+	require.Less(t, took, time.Minute)
+}
+
 // editsAtTheSameTime: of changes to a schedule that come together none is lost, the
 // emergency stop least of all.
 func editsAtTheSameTime(t *testing.T, address string) {

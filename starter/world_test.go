@@ -85,33 +85,56 @@ func (w *world) registerNode(r worker.Registry) {
 	contract.MeasureDisk.Register(r, func(_ context.Context, in contract.MeasureDiskInput) (contract.Measurement, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return contract.Measurement{
-			Disk: in.Disk, Node: nodeA, At: time.Now(), Device: "/dev/mapper/ebb-" + string(in.Disk), Generation: 1,
-			SizeBytes: w.sizes[in.Disk], PoolBytes: 4 * contract.GiB, PoolUsedBytes: contract.GiB,
-			Filesystem: contract.XFS, MountPath: "/data",
-		}, nil
+		return w.measured(in.Disk), nil
 	})
 	contract.ReadHistory.Register(r, func(_ context.Context, in contract.ReadHistoryInput) (contract.ReadHistoryResult, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		now, out := time.Now().UTC().Truncate(time.Hour), contract.ReadHistoryResult{}
-		for ago := 48 * time.Hour; ago >= 0; ago -= time.Hour {
-			h := contract.HistoryHour{
-				Hour: now.Add(-ago), UsedMinBytes: contract.GiB / 2, UsedMaxBytes: contract.GiB, WrittenBytes: 1 << 20,
-				PeakIOPS: 900, PeakMiBs: 60, BackingBytes: 4 * contract.GiB,
-			}
-			if h.Hour.Add(time.Hour).After(in.Since) && w.sizes[in.Disk] > 0 {
-				out.Hours = append(out.Hours, h)
-			}
-		}
-		return out, nil
+		return w.hours(in.Disk, in.Since), nil
 	})
+	contract.SurveyNode.Register(r, w.survey)
 	contract.Preflight.Register(r, func(context.Context, contract.PreflightInput) (contract.PreflightResult, error) {
 		return contract.PreflightResult{Node: nodeA, Kernel: "6.1.0", OK: false, Checks: []contract.Check{
 			{Name: "dm-thin", OK: true, Detail: "thin-pool 1.22"},
 			{Name: "lockdown", Detail: "integrity", Next: "load the module at boot"},
 		}}, nil
 	})
+}
+
+func (w *world) measured(d contract.DiskID) contract.Measurement {
+	return contract.Measurement{
+		Disk: d, Node: nodeA, At: time.Now(), Device: "/dev/mapper/ebb-" + string(d), Generation: 1,
+		SizeBytes: w.sizes[d], PoolBytes: 4 * contract.GiB, PoolUsedBytes: contract.GiB,
+		Filesystem: contract.XFS, MountPath: "/data",
+	}
+}
+
+func (w *world) hours(d contract.DiskID, since time.Time) (out contract.ReadHistoryResult) {
+	now := time.Now().UTC().Truncate(time.Hour)
+	for ago := 48 * time.Hour; ago >= 0; ago -= time.Hour {
+		h := contract.HistoryHour{
+			Hour: now.Add(-ago), UsedMinBytes: contract.GiB / 2, UsedMaxBytes: contract.GiB, WrittenBytes: 1 << 20,
+			PeakIOPS: 900, PeakMiBs: 60, BackingBytes: 4 * contract.GiB,
+		}
+		if h.Hour.Add(time.Hour).After(since) && w.sizes[d] > 0 {
+			out.Hours = append(out.Hours, h)
+		}
+	}
+	return out
+}
+
+func (w *world) survey(_ context.Context, in contract.SurveyInput) (out contract.SurveyResult, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range in.Disks {
+		m := w.measured(d.Disk)
+		s := contract.DiskSurvey{Disk: d.Disk, Measurement: &m}
+		if in.Hours {
+			s.Hours = contract.PackHours(w.hours(d.Disk, in.Since).Hours)
+		}
+		out.Disks = append(out.Disks, s)
+	}
+	return out, nil
 }
 
 func (w *world) put(_ context.Context, f contract.DiskFacts, size int64) error {

@@ -50,6 +50,10 @@ func Inspect(ctx workflow.Context, in contract.InspectInput) (contract.InspectRe
 	if in.FactsOnly {
 		return result, nil
 	}
+	if len(in.Disks) > 0 {
+		surveyInto(ctx, result.Disks, in)
+		return result, ctx.Err()
+	}
 
 	// 2. What the nodes know.
 	limit := workflow.NewSemaphore(ctx, inspectParallel)
@@ -102,9 +106,17 @@ func inspectFacts(ctx workflow.Context, in contract.InspectInput) ([]contract.Di
 		}
 		return []contract.DiskFacts{f}, nil
 	}
-	all, err := contract.ListDisks.Execute(ctx, contract.ListDisksInput{Node: in.Node})
+	list := contract.ListDisksInput{Node: in.Node}
+	if len(in.Disks) > 0 { // then nobody looks for what is not attached, and EC2 need not list all there is
+		list.Nodes = []string{in.Node}
+	}
+	all, err := contract.ListDisks.Execute(ctx, list)
 	if err != nil {
 		return nil, err
+	}
+	if len(in.Disks) > 0 {
+		all.Disks = slices.DeleteFunc(all.Disks, func(d contract.DiskFacts) bool { return !slices.Contains(in.Disks, d.Disk) })
+		return all.Disks, nil
 	}
 	for i := range all.Disks {
 		for j := range all.Disks[i].Volumes {
@@ -130,6 +142,50 @@ func measureInto(ctx workflow.Context, report *contract.DiskReport) {
 		return
 	}
 	report.Measurement = &m
+}
+
+// surveyInto asks a node for several of its disks in one call, and notes of which it
+// told nothing, and why. An agent that does not know of pasts in such a call is asked
+// for each.
+func surveyInto(ctx workflow.Context, reports []contract.DiskReport, in contract.InspectInput) {
+	if len(reports) == 0 {
+		return
+	}
+	ask := contract.SurveyInput{Hours: in.History, Since: in.Since}
+	for _, r := range reports {
+		ask.Disks = append(ask.Disks, contract.SurveyDisk{Disk: r.Facts.Disk})
+	}
+	res, err := contract.SurveyNode.Execute(surveyNode(ctx, in.Node), ask)
+	if err != nil {
+		why := nodeRefusal(in.Node, err).Message
+		for i := range reports {
+			reports[i].Unmeasured = why
+			if in.History {
+				reports[i].Unread = why
+			}
+		}
+		return
+	}
+	var older []int
+	for i := range reports {
+		r := &reports[i]
+		s := contract.DiskSurvey{Problem: "the node told nothing of it"}
+		if i < len(res.Disks) {
+			s = res.Disks[i]
+		}
+		r.Measurement, r.Hours = s.Measurement, s.Hours
+		if s.Measurement == nil {
+			r.Unmeasured = s.Problem
+		}
+		switch {
+		case !in.History || s.Hours != nil:
+		case s.Problem != "":
+			r.Unread = s.Problem
+		default:
+			older = append(older, i)
+		}
+	}
+	each(ctx, inspectParallel, len(older), func(ctx workflow.Context, i int) { historyInto(ctx, &reports[older[i]], in.Since) })
 }
 
 // historyInto asks the disk's node what the disk remembers, and notes why not

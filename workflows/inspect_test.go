@@ -123,6 +123,53 @@ func TestInspectHistory(t *testing.T) {
 	require.Equal(t, contract.BadInput, out.Refusal.Code)
 }
 
+// Disks of one node are asked for in one call.
+func TestInspectSomeDisks(t *testing.T) {
+	since := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	hours := []contract.HistoryHour{{Hour: since, UsedMaxBytes: contract.GiB}}
+	in := contract.InspectInput{Node: inspectNodeA, Disks: []contract.DiskID{inspectDiskA, "d-0000000000000000e", inspectDiskB}, History: true, Since: since}
+	const third = contract.DiskID("d-0000000000000000d")
+	facts := contract.ListDisksResult{Disks: []contract.DiskFacts{
+		inspectFacts(inspectDiskA, inspectNodeA), inspectFacts(inspectDiskB, inspectNodeA), inspectFacts(third, inspectNodeA),
+	}}
+	ask := func(answer contract.SurveyResult, err error) contract.InspectResult {
+		t.Helper()
+		env := inspectEnv(t)
+		want := contract.SurveyInput{Disks: []contract.SurveyDisk{{Disk: inspectDiskA}, {Disk: inspectDiskB}}, Hours: true, Since: since}
+		contract.SurveyNode.Register(env, func(_ context.Context, in contract.SurveyInput) (contract.SurveyResult, error) {
+			require.Equal(t, want, in)
+			return answer, err
+		})
+		env.OnActivity(string(contract.ListDisks), mock.Anything, contract.ListDisksInput{Node: inspectNodeA, Nodes: []string{inspectNodeA}}).Return(facts, nil)
+		return inspectResult(t, env, in)
+	}
+	m := &contract.Measurement{SizeBytes: contract.GiB}
+	out := ask(contract.SurveyResult{Disks: []contract.DiskSurvey{
+		{Disk: inspectDiskA, Measurement: m, Hours: contract.PackHours(hours)},
+		{Disk: inspectDiskB, Measurement: m, Problem: "its history cannot be read"},
+	}}, nil)
+	require.Len(t, out.Disks, 2, "one is not on the node, one was not asked for")
+	require.Equal(t, "a", out.Disks[0].Facts.Volumes[0].Tags["team"])
+	told, err := out.Disks[0].Hours.Hours()
+	require.NoError(t, err)
+	require.Equal(t, hours, told)
+	require.Nil(t, out.Disks[0].History)
+	require.Nil(t, out.Disks[1].Hours)
+	require.NotNil(t, out.Disks[1].Measurement)
+	require.Equal(t, "its history cannot be read", out.Disks[1].Unread)
+
+	// An older agent is asked for each past.
+	out = ask(contract.SurveyResult{Disks: []contract.DiskSurvey{{Disk: inspectDiskA, Measurement: m}, {Disk: inspectDiskB, Problem: "not assembled here"}}}, nil)
+	require.Equal(t, hours, out.Disks[0].History.Hours)
+	require.Equal(t, "not assembled here", out.Disks[1].Unmeasured)
+	require.Nil(t, out.Disks[1].History)
+
+	out = ask(contract.SurveyResult{}, temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil))
+	for _, d := range out.Disks {
+		require.Contains(t, d.Unmeasured, "no agent answers on node "+inspectNodeA)
+	}
+}
+
 func TestInspectFactsOnlyAsksNoNode(t *testing.T) {
 	out := inspectResult(t, inspectEnv(t), contract.InspectInput{FactsOnly: true})
 	require.Len(t, out.Disks, 3)

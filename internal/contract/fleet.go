@@ -350,6 +350,10 @@ const (
 // SurveyInput names disks of one node.
 type SurveyInput struct {
 	Disks []SurveyDisk `json:"disks"`
+	// Hours asks for the hours since Since as well (zero: all there are). Whoever asks
+	// sees to it that they fit one payload. Older agents leave them out.
+	Hours bool      `json:"hours,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 }
 
 // SurveyDisk is one disk to look at.
@@ -394,7 +398,9 @@ type DiskSurvey struct {
 	Disk        DiskID       `json:"disk"`
 	Measurement *Measurement `json:"measurement,omitempty"`
 	Usage       UsageSummary `json:"usage"`
-	Problem     string       `json:"problem,omitempty"` // why there is no Measurement or no Usage
+	// Hours are not nil when they were asked for and can be read.
+	Hours   PackedHours `json:"hours,omitzero"`
+	Problem string      `json:"problem,omitempty"` // why there is no Measurement, no Usage or no Hours
 }
 
 // ReadHeadersInput names attached volumes.

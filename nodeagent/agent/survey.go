@@ -56,7 +56,7 @@ func (s *surveyor) disks(ctx context.Context, in contract.SurveyInput) (contract
 	out := contract.SurveyResult{Disks: make([]contract.DiskSurvey, len(in.Disks))}
 	err := s.each(ctx, len(in.Disks), func(ctx context.Context, i int) {
 		d := in.Disks[i]
-		got, err := look(ctx, s, string(d.Disk), func(ctx context.Context) (contract.DiskSurvey, error) { return s.disk(ctx, d) })
+		got, err := look(ctx, s, string(d.Disk), func(ctx context.Context) (contract.DiskSurvey, error) { return s.disk(ctx, d, in) })
 		if err != nil {
 			got.Problem = inWords(err)
 		}
@@ -66,9 +66,9 @@ func (s *surveyor) disks(ctx context.Context, in contract.SurveyInput) (contract
 	return out, err
 }
 
-// disk measures one disk and sums up its past. Without the past there is still
-// the measurement.
-func (s *surveyor) disk(ctx context.Context, in contract.SurveyDisk) (out contract.DiskSurvey, err error) {
+// disk measures one disk and sums up its past, or tells it where all is asked for.
+// Without the past there is still the measurement.
+func (s *surveyor) disk(ctx context.Context, in contract.SurveyDisk, all contract.SurveyInput) (out contract.DiskSurvey, err error) {
 	m, err := s.d.Measure(ctx, in.Disk)
 	if err != nil {
 		return out, err
@@ -83,6 +83,9 @@ func (s *surveyor) disk(ctx context.Context, in contract.SurveyDisk) (out contra
 		return out, fmt.Errorf("its history cannot be read: %w", err)
 	}
 	out.Usage = usage.Summarize(s.now(), usage.RecordsOf(hoursSince(records, time.Time{})), in.LookBack)
+	if all.Hours {
+		out.Hours = contract.PackHours(hoursSince(records, all.Since))
+	}
 	return out, nil
 }
 

@@ -51,6 +51,23 @@ func TestSurveyAnswersInOrder(t *testing.T) {
 	require.Equal(t, kept, u.guides)
 	require.Equal(t, guide, d.inputs["Guide "+string(testDisk)])
 
+	// The hours themselves, where they are asked for.
+	require.Nil(t, out.Disks[0].Hours)
+	hours := surveyOf(testDisk, gone)
+	hours.Hours = true
+	out, err = s.disks(t.Context(), hours)
+	require.NoError(t, err)
+	told, err := out.Disks[0].Hours.Hours()
+	require.NoError(t, err)
+	require.Len(t, told, 1)
+	require.Nil(t, out.Disks[1].Hours)
+	hours.Since = s.now()
+	hours.Since = hours.Since.Add(time.Hour)
+	out, err = s.disks(t.Context(), hours)
+	require.NoError(t, err)
+	require.NotNil(t, out.Disks[0].Hours)
+	require.Empty(t, out.Disks[0].Hours)
+
 	// No guide leaves the last one.
 	_, err = s.disks(t.Context(), surveyOf(testDisk))
 	require.NoError(t, err)

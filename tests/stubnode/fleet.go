@@ -52,6 +52,9 @@ func (n *Nodes) survey(node string, in contract.SurveyInput) (contract.SurveyRes
 		if s.Usage == (contract.UsageSummary{}) {
 			s.Usage = contract.UsageSummary{Known: 60 * 24 * time.Hour, PeakUsedBytes: d.UsedBytes}
 		}
+		if in.Hours {
+			s.Hours = contract.PackHours(d.hours(in.Since).Hours)
+		}
 		out.Disks = append(out.Disks, s)
 	}
 	return out, nil

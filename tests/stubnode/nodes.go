@@ -280,13 +280,17 @@ func (n *Nodes) history(node string, in contract.ReadHistoryInput) (contract.Rea
 	if err != nil {
 		return contract.ReadHistoryResult{}, err
 	}
+	return d.hours(in.Since), nil
+}
+
+func (d *Disk) hours(since time.Time) contract.ReadHistoryResult {
 	out := contract.ReadHistoryResult{Hours: []contract.HistoryHour{}}
 	for _, h := range d.Hours {
-		if h.Hour.Add(time.Hour).After(in.Since) {
+		if h.Hour.Add(time.Hour).After(since) {
 			out.Hours = append(out.Hours, h)
 		}
 	}
-	return out, nil
+	return out
 }
 
 func (n *Nodes) preflight(node string, _ contract.PreflightInput) (contract.PreflightResult, error) {

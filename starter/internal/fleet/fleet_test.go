@@ -32,9 +32,12 @@ type answers struct {
 	err   error // of a question about one disk
 	large bool  // all at once do not fit an answer
 	nodes []string
+	fat   bool                     // several pasts do not fit an answer
+	moved map[contract.DiskID]bool // to another node, a moment ago
 
 	mu               sync.Mutex
 	asked            map[contract.DiskID]int
+	parts            []int // disks in the questions about several
 	at, most         int
 	byNode, nodeMost map[string]int
 	gate             chan struct{} // nil: answers come at once
@@ -67,19 +70,47 @@ func (a *answers) Inspect(ctx context.Context, in contract.InspectInput) ([]cont
 		}
 		return out, nil
 	}
+	if len(in.Disks) > 0 {
+		a.mu.Lock()
+		a.parts = append(a.parts, len(in.Disks))
+		a.mu.Unlock()
+		if len(in.Disks) > 1 && a.fat {
+			return nil, errors.New("inspect: the result exceeds size limit")
+		}
+	}
+	var out []contract.DiskReport
 	for node, n := range a.disks {
+		var of []int
 		for i := range n {
-			if id(node, i) == in.Disk {
-				return a.one(ctx, node, i, in)
+			if d := id(node, i); d == in.Disk || in.Node == node && slices.Contains(in.Disks, d) && !a.moved[d] {
+				of = append(of, i)
+			}
+		}
+		if len(of) > 0 {
+			err := a.asks(ctx, node, func() error {
+				for _, i := range of {
+					r, err := a.one(node, i)
+					if err != nil {
+						return err
+					}
+					out = append(out, r)
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, err
 			}
 		}
 	}
-	return nil, exit.New(exit.NotFound, "no such disk")
+	if in.Disk != "" && len(out) == 0 {
+		return nil, exit.New(exit.NotFound, "no such disk")
+	}
+	return out, nil
 }
 
-func (a *answers) one(ctx context.Context, node string, i int, in contract.InspectInput) ([]contract.DiskReport, error) {
+// asks is one question to a node.
+func (a *answers) asks(ctx context.Context, node string, answer func() error) error {
 	a.mu.Lock()
-	a.asked[in.Disk]++
 	a.at++
 	a.byNode[node]++
 	a.most, a.nodeMost[node] = max(a.most, a.at), max(a.nodeMost[node], a.byNode[node])
@@ -94,21 +125,28 @@ func (a *answers) one(ctx context.Context, node string, i int, in contract.Inspe
 		select {
 		case <-a.gate:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
+	return answer()
+}
+
+func (a *answers) one(node string, i int) (contract.DiskReport, error) {
+	a.mu.Lock()
+	a.asked[id(node, i)]++
+	a.mu.Unlock()
 	if a.err != nil {
-		return nil, a.err
+		return contract.DiskReport{}, a.err
 	}
 	r := contract.DiskReport{Facts: a.facts(node, i)}
 	if a.dead[node] {
 		r.Unmeasured = "no agent answers on node " + node
 		r.Unread = r.Unmeasured
-		return []contract.DiskReport{r}, nil
+		return r, nil
 	}
-	r.Measurement = &contract.Measurement{Disk: in.Disk, Node: node, SizeBytes: 100 << 30, BackingBytes: 10 << 30, PoolUsedBytes: 8 << 30}
+	r.Measurement = &contract.Measurement{Disk: id(node, i), Node: node, SizeBytes: 100 << 30, BackingBytes: 10 << 30, PoolUsedBytes: 8 << 30}
 	r.History = &contract.ReadHistoryResult{Hours: []contract.HistoryHour{{Hour: now.Add(-time.Hour), UsedMaxBytes: 8 << 30, BackingBytes: 10 << 30}}}
-	return []contract.DiskReport{r}, nil
+	return r, nil
 }
 
 func (a *answers) Past(context.Context, time.Time) (*control.Past, error) { return &a.past, nil }
@@ -144,15 +182,37 @@ func TestDeadNodeCostsItsOwnDisksOnly(t *testing.T) {
 		require.Len(t, d.Hours, 1)
 	}
 	require.Equal(t, 200, unknown)
-	require.LessOrEqual(t, asked, perNode, "each question to a dead node takes ten seconds")
+	require.LessOrEqual(t, asked, contract.MostInspected, "each question to a dead node takes ten seconds")
 	require.LessOrEqual(t, a.most, asks)
-	require.LessOrEqual(t, a.nodeMost["i-dead"], perNode)
+	require.Equal(t, 1, a.nodeMost["i-dead"])
+	require.Len(t, a.parts, 3+3+1)
+}
+
+// Pasts of a long time share no answer, those of some time few.
+func TestPartsFitAnAnswer(t *testing.T) {
+	for days, most := range map[int]int{1: 20, 30: 20, 90: 6, 170: 3, 1000: 3} {
+		a := newAnswers(map[string]int{"i-1": 25})
+		in, err := Gather(t.Context(), a, Selection{}, now.AddDate(0, 0, -days), now, nil)
+		require.NoError(t, err)
+		require.Len(t, in.Disks, 25)
+		require.Equal(t, most, slices.Max(a.parts), "%d days", days)
+	}
+	a := newAnswers(map[string]int{"i-1": 25})
+	a.fat = true
+	for _, d := range gatherAll(t, a, Selection{}).Disks {
+		require.Len(t, d.Hours, 1, "asked for one by one")
+	}
+	a = newAnswers(map[string]int{"i-1": 25})
+	a.moved = map[contract.DiskID]bool{id("i-1", 3): true}
+	in := gatherAll(t, a, Selection{})
+	require.Len(t, in.Disks, 25)
+	require.False(t, slices.ContainsFunc(in.Disks, func(d ledger.Disk) bool { return d.Unknown != "" }))
 }
 
 func TestQuestionsAreBounded(t *testing.T) {
 	nodes := map[string]int{}
-	for i := range 20 {
-		nodes[fmt.Sprintf("i-%d", i)] = 10
+	for i := range 40 {
+		nodes[fmt.Sprintf("i-%d", i)] = 5
 	}
 	a := newAnswers(nodes)
 	a.gate = make(chan struct{})
