@@ -43,10 +43,13 @@ func TestNeverMoreModificationsThanEBSAllows(t *testing.T) {
 			case plan.Grow, plan.Append:
 				require.Less(t, spent, in.l.DiskModifications, "of the disk")
 				require.True(t, d.Urgent || spent < in.l.DiskModifications-in.l.Reserve, "the reserve is for emergencies")
+			case plan.Retype:
+				lacks := d.SavingUSDMonth < 0 || in.r.MinIOPS > 0 || in.r.MinMiBs > 0
+				require.True(t, spent == 0 || lacks && spent < in.l.DiskModifications-in.l.Reserve, "what only saves leaves a day's modifications to growth")
 			case plan.Shrink:
 				require.Less(t, spent, in.l.DiskModifications, "smaller, and no way to grow again")
 			}
-			if d.Action != plan.Grow {
+			if d.Action != plan.Grow && d.Action != plan.Retype {
 				continue
 			}
 			v := in.f.Volumes[slices.IndexFunc(in.f.Volumes, func(v plan.Volume) bool { return v.ID == d.Volume })]
@@ -105,18 +108,27 @@ func TestAllSpentIsNoReasonToLetWritesWait(t *testing.T) {
 	})
 }
 
-// TestNoOscillation: with a workload that does not change, at most two operations
-// are ever started, whatever the beginning, and none takes back what another did.
+// TestNoOscillation: with a workload that does not change, at most two operations on the
+// size are ever started, whatever the beginning, and none takes back what another did.
+// Beside them type and performance are changed in place twice at most: to what the
+// policy wants at least, and to what is cheapest then.
 func TestNoOscillation(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := draw(t)
 		in.h.PeakUsedBytes = max(in.h.PeakUsedBytes, in.f.UsedBytes)
-		operations := []plan.Action{}
+		operations, retyped := []plan.Action{}, []float64{}
 		stepped := false // a disk that grew already lately is given more, which may come back
 		for at := now; at.Before(now.Add(40 * aDay)); at = at.Add(6 * time.Hour) {
 			d := in.decide(at)
 			in.h.Known += 6 * time.Hour
 			if d.Action == plan.None {
+				continue
+			}
+			if d.Action == plan.Retype {
+				retyped = append(retyped, d.SavingUSDMonth)
+				require.LessOrEqual(t, len(retyped), 2, "%v", d.Reasons)
+				require.False(t, len(retyped) == 2 && retyped[0] >= 0 && len(operations) == 0, "changed twice: %v", d.Reasons)
+				in = in.after(at, d)
 				continue
 			}
 			stepped = stepped || len(operations) == 0 && len(in.spent(at)) > 0

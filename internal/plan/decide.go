@@ -15,7 +15,9 @@ import (
 // Growth comes first and waits for no window or quiet time. It begins when less
 // than the headroom is free, and goes to the target utilization or to what lasts
 // at the present rate. A shrink leaves room for the look-back window's peak, keeps
-// the performance on record and the policy's floor, and must pay for itself.
+// the performance on record and the policy's floor, and must pay for itself. Where the
+// size stays, the volume's type and performance are changed in place if that gives the
+// same for less, or what the policy wants at least.
 func Decide(now time.Time, f Facts, h History, r Rule, l Limits, p Prices) Decision {
 	c := &weighing{now: now, f: f, h: h, r: r, l: l, p: p, have: f.BackingGiB(), pool: f.PoolBytes()}
 	c.d = Decision{
@@ -27,7 +29,8 @@ func Decide(now time.Time, f Facts, h History, r Rule, l Limits, p Prices) Decis
 	case len(f.Volumes) == 0 || c.have <= 0 || c.pool <= 0 || f.SizeBytes <= 0 || f.UsedBytes < 0 || r.Target <= 0 || r.Target > 0.95:
 		c.hold(None, WhyFacts, time.Time{}, "the facts or the rule are incomplete: nothing is decided")
 	case c.grow():
-	case c.move():
+	default:
+		c.improve()
 	}
 	if c.d.Reason == "" {
 		c.d.Reason = Bytes(f.UsedBytes) + " of " + Bytes(c.pool) + " used"
@@ -48,7 +51,9 @@ type weighing struct {
 	pool int64 // bytes
 	// spent are the disk's modifications in the window, latest first.
 	spent []time.Time
-	d     Decision
+	// smaller: the move that is wanted is for its size.
+	smaller bool
+	d       Decision
 }
 
 func (c *weighing) because(format string, args ...any) {
@@ -269,14 +274,14 @@ func (c *weighing) move() bool {
 	if !fold && c.have-gib < least && !c.retyping() {
 		return false
 	}
-	s, ok := c.choose(gib)
+	s, ok := c.choose(gib, false)
 	if !ok || s.total() > c.have {
 		return false
 	}
 	month := c.p.BackingMonth(s.volumes())
 	saving := old - month
-	smaller := c.have-s.total() >= least && saving > 0
-	if !smaller && !fold && old-c.p.BackingMonth(s.resized(c.have).volumes()) < max(old*c.r.MinShrink, 0.01) {
+	c.smaller = c.have-s.total() >= least && saving > 0
+	if !c.smaller && !fold && old-c.p.BackingMonth(s.resized(c.have).volumes()) < max(old*c.r.MinShrink, 0.01) {
 		return false
 	}
 	c.want(Shrink, s.total())
@@ -351,26 +356,38 @@ func (c *weighing) holdMove() {
 	if until := c.holdSpent(); until.After(start) {
 		start = until
 	}
+	start = c.holdQuiet(Shrink, start)
+	c.holdWindow(Shrink, start)
+	c.gate()
+}
+
+// holdQuiet waits for some time after the last growth or shrink, and tells from when on
+// nothing that was found so far is in the way.
+func (c *weighing) holdQuiet(a Action, start time.Time) time.Time {
 	for _, last := range []time.Time{c.h.LastGrow, c.h.LastShrink} {
 		if until := last.Add(c.r.ShrinkQuiet); !last.IsZero() && until.After(c.now) {
-			c.hold(Shrink, WhyQuiet, until, "changed at %s, %s wants %s of quiet", last.UTC().Format(time.RFC3339), c.r, words(c.r.ShrinkQuiet))
+			c.hold(a, WhyQuiet, until, "changed at %s, %s wants %s of quiet", last.UTC().Format(time.RFC3339), c.r, words(c.r.ShrinkQuiet))
 			if until.After(start) {
 				start = until
 			}
 		}
 	}
+	return start
+}
+
+// holdWindow waits for a maintenance window.
+func (c *weighing) holdWindow(a Action, start time.Time) {
 	switch open, next := c.r.Open(start); {
 	case open:
 	case next.IsZero():
-		c.hold(Shrink, WhyWindow, time.Time{}, "no maintenance window ever opens")
+		c.hold(a, WhyWindow, time.Time{}, "no maintenance window ever opens")
 		c.d.NotBefore = time.Time{}
 	default:
-		c.hold(Shrink, WhyWindow, next, "outside of the maintenance windows; the next opens %s", next.UTC().Format(time.RFC3339))
+		c.hold(a, WhyWindow, next, "outside of the maintenance windows; the next opens %s", next.UTC().Format(time.RFC3339))
 	}
-	c.gate()
 }
 
-// retyping tells whether a move may be worth its while without a smaller size.
+// retyping tells whether another type or performance may cost less at all.
 func (c *weighing) retyping() bool {
 	return c.r.FollowPeak || len(c.r.Types) > 0 || c.stripes() > 1 || c.f.Volumes[0].Type == gp2
 }

@@ -19,6 +19,9 @@ const (
 	// Shrink moves the disk to a new backing of GiB with Type, IOPS and
 	// ThroughputMiBs: a smaller one, a cheaper one, or one volume instead of several.
 	Shrink Action = "shrink"
+	// Retype gives Volume another Type, IOPS or ThroughputMiBs in place (ModifyVolume):
+	// nothing is copied, and its size stays.
+	Retype Action = "retype"
 )
 
 // Why names what holds a wanted action back.
@@ -37,6 +40,7 @@ const (
 	WhyModifying     Why = "Modifying"     // EBS still works on the last modification
 	WhyCeiling       Why = "Ceiling"       // the backing may not grow further
 	WhyVolumes       Why = "Volumes"       // the backing can hold no more volumes
+	WhyRoom          Why = "Room"          // growth may be due while EBS works on the change
 	WhyFacts         Why = "Facts"         // the facts are incomplete or contradict each other
 	WhyBudget        Why = "Budget"        // Schedule: a budget is used up
 	WhyAnswered      Why = "Answered"      // somebody rejected it, and that holds; or approved it, and it waits
@@ -66,8 +70,8 @@ type Decision struct {
 	// that is known; zero: not by time alone.
 	NotBefore time.Time `json:"notBefore,omitzero"`
 
-	Volume         string `json:"volume,omitempty"`    // Grow: the volume to modify
-	VolumeGiB      int64  `json:"volumeGiB,omitempty"` // Grow: its new size. Append: of the new volume. Shrink: of each new volume
+	Volume         string `json:"volume,omitempty"`    // Grow, Retype: the volume to modify
+	VolumeGiB      int64  `json:"volumeGiB,omitempty"` // Grow: its new size. Append: of the new volume. Shrink: of each new volume. Retype: its size
 	Type           string `json:"type,omitempty"`      // of the volume(s) afterwards
 	IOPS           int32  `json:"iops,omitempty"`      // of each, 0: the type has none to set
 	ThroughputMiBs int32  `json:"throughputMiBs,omitempty"`

@@ -106,7 +106,7 @@ func draw(t *rapid.T) drawn {
 // after is the disk once a decision was carried out, as EBS and the node do it.
 func (in drawn) after(at time.Time, d plan.Decision) drawn {
 	in.f.Volumes = slices.Clone(in.f.Volumes)
-	if d.Action == plan.Grow || d.Action == plan.Append {
+	if d.Action == plan.Grow || d.Action == plan.Append || d.Action == plan.Retype {
 		in.f.Modified = append(slices.Clone(in.f.Modified), at) // and a move carries them over
 	}
 	switch d.Action {
@@ -118,6 +118,12 @@ func (in drawn) after(at time.Time, d plan.Decision) drawn {
 		v.Modified = append(slices.Clone(v.Modified), at)
 		v.OptimizingUntil = at.Add(2 * time.Hour)
 		in.h.LastGrow = at
+	case plan.Retype:
+		i := slices.IndexFunc(in.f.Volumes, func(v plan.Volume) bool { return v.ID == d.Volume })
+		v := &in.f.Volumes[i]
+		v.Type, v.IOPS, v.ThroughputMiBs = d.Type, d.IOPS, d.ThroughputMiBs
+		v.Modified = append(slices.Clone(v.Modified), at)
+		v.OptimizingUntil = at.Add(2 * time.Hour)
 	case plan.Append:
 		in.f.Volumes = append(in.f.Volumes, plan.Volume{ID: "vol-a" + at.Format("150405"), GiB: d.VolumeGiB, Type: d.Type, IOPS: d.IOPS, ThroughputMiBs: d.ThroughputMiBs})
 		in.f.OverheadBytes += d.VolumeGiB*gib/1000 + 4<<20

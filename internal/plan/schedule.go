@@ -38,8 +38,8 @@ type Held struct {
 }
 
 // Schedule chooses which decisions start now, in the order in which they should:
-// emergencies first (the soonest full first), then growth, then moves, the
-// soonest paid back first; by disk id where nothing else differs. Decisions with
+// emergencies first (the soonest full first), then growth, then changes in place, then
+// moves, the soonest paid back first; by disk id where nothing else differs. Decisions with
 // nothing to do are left out of both results.
 func Schedule(_ time.Time, decisions []Decision, b Budgets, running Running) (start []Decision, held []Held) {
 	var todo []Decision
@@ -74,14 +74,16 @@ func rank(d Decision) int {
 	switch {
 	case d.Urgent:
 		return 0
+	case d.Action == Retype:
+		return 2
 	case d.Action != Shrink:
 		return 1
 	}
-	return 2
+	return 3
 }
 
 func byTimeToFull(a, b Decision) int {
-	if a.Action == Shrink || b.Action == Shrink || a.TimeToFull == b.TimeToFull {
+	if a.Action == Shrink || a.Action == Retype || a.TimeToFull == b.TimeToFull {
 		return 0
 	}
 	switch { // 0: not filling
@@ -103,7 +105,7 @@ type used struct {
 // take counts a decision, or says which budget it would exceed.
 func (u *used) take(d Decision) string {
 	switch d.Action {
-	case Grow:
+	case Grow, Retype:
 		if !d.Urgent && u.b.ModificationsPerDay > 0 && u.r.Modifications >= u.b.ModificationsPerDay {
 			return fmt.Sprintf("%d volumes were modified in 24 hours, %d are allowed", u.r.Modifications, u.b.ModificationsPerDay)
 		}

@@ -18,12 +18,12 @@ func drawDecisions(t *rapid.T) []plan.Decision {
 		node := rapid.IntRange(0, 4).Draw(t, "node")
 		d := plan.Decision{
 			Disk: contract.DiskID(fmt.Sprintf("d-%017x", i)), Node: fmt.Sprintf("i-%08x", node), Zone: fmt.Sprintf("zone-%d", node%2),
-			Action:         rapid.SampledFrom([]plan.Action{plan.None, plan.Grow, plan.Append, plan.Shrink, plan.Shrink}).Draw(t, "action"),
+			Action:         rapid.SampledFrom([]plan.Action{plan.None, plan.Grow, plan.Append, plan.Retype, plan.Shrink, plan.Shrink}).Draw(t, "action"),
 			GiB:            rapid.Int64Range(1, 500).Draw(t, "gib"),
 			Payback:        time.Duration(rapid.IntRange(0, 3).Draw(t, "payback")) * time.Hour,
 			SavingUSDMonth: float64(rapid.IntRange(0, 3).Draw(t, "saving")),
 		}
-		if d.Action != plan.Shrink {
+		if d.Action != plan.Shrink && d.Action != plan.Retype {
 			d.Urgent = rapid.Bool().Draw(t, "urgent")
 			d.TimeToFull = time.Duration(rapid.IntRange(0, 3).Draw(t, "timeToFull")) * time.Minute
 		}
@@ -54,7 +54,7 @@ func TestScheduleKeepsBudgets(t *testing.T) {
 				zone[d.Zone]++
 				moves++
 				gibs += d.GiB
-			case plan.Grow:
+			case plan.Grow, plan.Retype:
 				if !d.Urgent {
 					mods++
 				}
@@ -101,6 +101,8 @@ func TestScheduleOrder(t *testing.T) {
 		{Disk: "slow", Action: plan.Shrink, Payback: 3 * time.Hour},
 		{Disk: "none", Action: plan.None},
 		{Disk: "quick", Action: plan.Shrink, Payback: time.Hour},
+		{Disk: "in place", Action: plan.Retype, SavingUSDMonth: 1},
+		{Disk: "more", Action: plan.Retype, SavingUSDMonth: 2},
 		{Disk: "calm", Action: plan.Grow},
 		{Disk: "soon", Action: plan.Grow, TimeToFull: time.Hour},
 		{Disk: "later", Action: plan.Append, Urgent: true, TimeToFull: 9 * time.Minute},
@@ -111,7 +113,7 @@ func TestScheduleOrder(t *testing.T) {
 	for _, d := range start {
 		order = append(order, d.Disk)
 	}
-	require.Equal(t, []contract.DiskID{"now", "later", "soon", "calm", "quick"}, order)
+	require.Equal(t, []contract.DiskID{"now", "later", "soon", "calm", "more", "in place", "quick"}, order)
 	require.Equal(t, []plan.Held{{Disk: "slow", Why: plan.WhyBudget, Reason: "1 moves run in the fleet, 1 are allowed"}}, held)
 }
 

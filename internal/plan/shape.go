@@ -50,8 +50,9 @@ func (c *weighing) needed(peak, surely, together, least int32) int32 {
 }
 
 // choose is the cheapest backing of at least gib that the rule allows and that
-// gives the needed performance.
-func (c *weighing) choose(gib int64) (shape, bool) {
+// gives the needed performance. In place it is one volume of just that size, of a type
+// that EBS changes the present one into.
+func (c *weighing) choose(gib int64, inPlace bool) (shape, bool) {
 	need := c.need()
 	types := c.r.Types
 	if len(types) == 0 {
@@ -67,13 +68,20 @@ func (c *weighing) choose(gib int64) (shape, bool) {
 		if _, priced := c.p.Types[t]; !priced && len(c.p.Types) > 0 && t != c.f.Volumes[0].Type {
 			continue
 		}
-		for n := 1; n <= c.stripes(); n++ {
+		if inPlace && !elastic[t] {
+			continue
+		}
+		stripes := c.stripes()
+		if inPlace {
+			stripes = 1
+		}
+		for n := 1; n <= stripes; n++ {
 			size := gib
 			if n > 1 {
 				size++ // each volume has headers of its own
 			}
 			s, ok := c.l.shaped(t, size, need, n)
-			if !ok {
+			if !ok || inPlace && s.GiB != gib {
 				continue
 			}
 			if usd := c.p.VolumeMonth(s.Volume) * float64(n); !found || usd < cheapest-1e-9 {

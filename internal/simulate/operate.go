@@ -55,7 +55,25 @@ func (p *player) decide(i int) {
 		p.append(d, i)
 	case plan.Shrink:
 		p.shrink(d, h)
+	case plan.Retype:
+		p.retype(d, time.Unix(p.now, 0).UTC())
 	}
+}
+
+// retype changes the volume in place: the price from now on, and no other modification
+// while EBS works on it.
+func (p *player) retype(d plan.Decision, now time.Time) {
+	v := &p.facts.Volumes[0]
+	if !p.ebs.allows(now, *v, v.GiB) {
+		p.tally.ebsRefused++
+		return
+	}
+	modified(v, now)
+	p.modification()
+	v.OptimizingUntil = now.Add(p.ebs.modify() + p.ebs.optimize(v.GiB))
+	v.Type, v.IOPS, v.ThroughputMiBs = d.Type, d.IOPS, d.ThroughputMiBs
+	p.resized()
+	p.operation("retype", d, p.backingGiB, p.backingGiB, p.now)
 }
 
 // past is as much of the records as the planner looks at: what is older changes

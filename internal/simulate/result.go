@@ -163,7 +163,7 @@ func (t *tally) reasons(r *report.Report) {
 			r.Totals.Appends += v.times
 		case "shrink", "fold":
 			r.Totals.Shrinks += v.times
-		case "change":
+		case "change", "retype":
 			r.Totals.Changes += v.times
 		}
 		r.Done = append(r.Done, report.Reason{What: key[0], Why: key[1], Times: v.times, GiB: v.gib, Example: v.example})

@@ -258,6 +258,7 @@ var doneWhy = map[string]string{
 	"shrink":      "the look-back window's peak needs less, and the move pays for itself",
 	"fold":        "one volume instead of several",
 	"change":      "another volume type or performance is cheaper",
+	"retype":      "another volume type or performance, in place",
 	"abort":       "a move was given up: the disk needed more room than its new backing had",
 }
 
@@ -276,6 +277,7 @@ func (t *tally) operation(o report.Operation) {
 		for _, g := range t.groups() {
 			g.grows++
 		}
+	case "retype":
 	case "shrink", "fold", "change":
 		b.shrinks++
 		for _, g := range t.groups() {
@@ -303,6 +305,7 @@ var refusedWhy = map[plan.Why]string{
 	plan.WhyModifying:     "EBS still works on the last modification",
 	plan.WhyCeiling:       "the backing may not grow further",
 	plan.WhyVolumes:       "the backing can hold no more volumes",
+	plan.WhyRoom:          "growth may be due while EBS works on the change",
 	plan.WhyFacts:         "the facts are incomplete",
 	plan.WhyBudget:        "a budget is used up",
 }
