@@ -50,7 +50,7 @@ func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expi
 			continue
 		}
 		in := fleet.Proposal{Decision: d, Workflow: name, Expiry: expiry, Budgets: r.census.Budgets}
-		if d.Wanted == plan.Shrink {
+		if d.Wanted == plan.Shrink || d.Wanted == plan.Retype && d.SavingUSDMonth > 0 {
 			in.Windows = r.rules[d.Rule].Windows
 		}
 		switch input := input.(type) {
@@ -58,6 +58,8 @@ func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expi
 			in.Grow = &input
 		case contract.ShrinkInput:
 			in.Shrink = &input
+		case contract.RetypeInput:
+			in.Retype = &input
 		}
 		child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
 			WorkflowID: contract.ProposeWorkflowID(d.Disk), TaskQueue: contract.ControlQueue,
@@ -92,7 +94,7 @@ func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expi
 
 // order puts proposals with the greatest saving first, growth before all.
 func order(d plan.Decision) string {
-	if d.Wanted != plan.Shrink {
+	if d.Wanted != plan.Shrink && d.Wanted != plan.Retype {
 		return "0" + string(d.Disk)
 	}
 	return fmt.Sprintf("1%015.2f%s", 1e11-d.SavingUSDMonth, d.Disk)

@@ -46,8 +46,8 @@ type proposal struct {
 func Propose(ctx workflow.Context, in fleet.Proposal) (fleet.Proposed, error) {
 	d := in.Decision
 	w := &proposal{in: in, p: fleet.Proposed{Decision: d, Expires: workflow.Now(ctx).Add(in.Expiry)}}
-	if err := d.Disk.Validate(); err != nil || (in.Grow == nil) == (in.Shrink == nil) {
-		return w.p, temporal.NewNonRetryableApplicationError("a proposal wants a disk and either a grow or a shrink", string(contract.BadInput), err)
+	if err := d.Disk.Validate(); err != nil || one(in) == nil {
+		return w.p, temporal.NewNonRetryableApplicationError("a proposal wants a disk and either a grow, a shrink or a retype", string(contract.BadInput), err)
 	}
 	if err := w.listen(ctx); err != nil {
 		return w.p, err
@@ -78,6 +78,24 @@ func Propose(ctx workflow.Context, in fleet.Proposal) (fleet.Proposed, error) {
 		return w.p, workflow.NewContinueAsNewError(ctx, contract.ProposeWorkflow, *w.instead)
 	}
 	return w.p, nil
+}
+
+// one is the input of the operation that is proposed; nil: there is none, or several.
+func one(in fleet.Proposal) (input any) {
+	n := 0
+	if in.Grow != nil {
+		input, n = in.Grow, n+1
+	}
+	if in.Shrink != nil {
+		input, n = in.Shrink, n+1
+	}
+	if in.Retype != nil {
+		input, n = in.Retype, n+1
+	}
+	if n != 1 {
+		return nil
+	}
+	return input
 }
 
 // listen hears answers and what is to be asked instead.
@@ -219,10 +237,7 @@ func waitsFor(room fleet.Room, err error) string {
 // begin starts the operation and waits for its end, so that the proposal tells what
 // became of it.
 func (w *proposal) begin(ctx workflow.Context) {
-	var input any = w.in.Grow
-	if w.in.Shrink != nil {
-		input = w.in.Shrink
-	}
+	input := one(w.in)
 	f := workflow.ExecuteChildWorkflow(operationOptions(ctx, w.in.Decision, w.in.Workflow, w.p.By), w.in.Workflow, input)
 	err := f.GetChildWorkflowExecution().Get(ctx, nil)
 	switch {

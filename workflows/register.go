@@ -16,6 +16,7 @@ func Register(r worker.WorkflowRegistry) {
 	bind(contract.GrowWorkflow, Grow)
 	bind(contract.ShrinkWorkflow, Shrink)
 	bind(contract.ExpandWorkflow, Expand)
+	bind(contract.RetypeWorkflow, Retype)
 	bind(contract.RehomeWorkflow, Rehome)
 	bind(contract.DeleteDiskWorkflow, DeleteDisk)
 	bind(contract.RetireWorkflow, Retire)

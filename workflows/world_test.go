@@ -167,6 +167,9 @@ func (w *world) register() {
 	on(w, contract.ModifyVolume, func(in contract.ModifyVolumeInput) (contract.VolumeFacts, error) {
 		v, err := w.vol(in.Volume)
 		v.SizeGiB = max(v.SizeGiB, in.SizeGiB)
+		if in.Type != "" {
+			v.Type, v.IOPS, v.ThroughputMiBs = in.Type, in.IOPS, in.ThroughputMiBs
+		}
 		return v, w.put(v, err)
 	})
 	on(w, contract.TagVolume, func(in contract.TagVolumeInput) (struct{}, error) {

@@ -35,16 +35,7 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 			return facts(v), contract.Refuse(contract.SizeLimit, "a %s volume has at most %d GiB, %d GiB were asked for", v.VolumeType, most, in.SizeGiB).
 				WithNext("append another volume, or move to another volume type")
 		}
-		req := &ec2.ModifyVolumeInput{VolumeId: &in.Volume}
-		if in.SizeGiB > int64(aws.ToInt32(v.Size)) {
-			req.Size = aws.Int32(int32(in.SizeGiB))
-		}
-		if in.IOPS > aws.ToInt32(v.Iops) {
-			req.Iops = &in.IOPS
-		}
-		if in.ThroughputMiBs > aws.ToInt32(v.Throughput) {
-			req.Throughput = &in.ThroughputMiBs
-		}
+		req := request(v, in)
 		if repeated(ctx) {
 			if begun, ok := a.begun(ctx, in); ok {
 				return a.modified(ctx, in, m, a.remember(ctx, in.Disk, v, begun))
@@ -68,6 +59,28 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 		return a.modified(ctx, in, m, a.remember(ctx, in.Disk, v, asked))
 	}
 	return a.modified(ctx, in, nil, a.remember(ctx, in.Disk, v, m))
+}
+
+// request asks for what is wanted and not there yet.
+func request(v types.Volume, in contract.ModifyVolumeInput) *ec2.ModifyVolumeInput {
+	req := &ec2.ModifyVolumeInput{VolumeId: &in.Volume}
+	if in.SizeGiB > int64(aws.ToInt32(v.Size)) {
+		req.Size = aws.Int32(int32(in.SizeGiB))
+	}
+	other := in.Type != "" && in.Type != string(v.VolumeType)
+	if other {
+		req.VolumeType = types.VolumeType(in.Type)
+	}
+	wants := func(want int32, have *int32) bool {
+		return want > aws.ToInt32(have) || want > 0 && (other || in.Type != "" && want != aws.ToInt32(have))
+	}
+	if wants(in.IOPS, v.Iops) {
+		req.Iops = &in.IOPS
+	}
+	if wants(in.ThroughputMiBs, v.Throughput) {
+		req.Throughput = &in.ThroughputMiBs
+	}
+	return req
 }
 
 // begun looks for a modification whose answer an earlier run lost, which
@@ -144,6 +157,9 @@ func (a *Activities) modification(ctx context.Context, volume string) (*types.Vo
 }
 
 func fulfils(f contract.VolumeFacts, in contract.ModifyVolumeInput) bool {
+	if in.Type != "" {
+		return f.SizeGiB >= in.SizeGiB && f.Type == in.Type && (in.IOPS == 0 || f.IOPS == in.IOPS) && (in.ThroughputMiBs == 0 || f.ThroughputMiBs == in.ThroughputMiBs)
+	}
 	return f.SizeGiB >= in.SizeGiB && f.IOPS >= in.IOPS && f.ThroughputMiBs >= in.ThroughputMiBs
 }
 
@@ -151,5 +167,7 @@ func leadsTo(m *types.VolumeModification, in contract.ModifyVolumeInput) bool {
 	if m == nil || m.ModificationState == types.VolumeModificationStateFailed || m.ModificationState == types.VolumeModificationStateCompleted {
 		return false
 	}
-	return int64(aws.ToInt32(m.TargetSize)) >= in.SizeGiB && aws.ToInt32(m.TargetIops) >= in.IOPS && aws.ToInt32(m.TargetThroughput) >= in.ThroughputMiBs
+	return fulfils(contract.VolumeFacts{
+		SizeGiB: int64(aws.ToInt32(m.TargetSize)), Type: string(m.TargetVolumeType), IOPS: aws.ToInt32(m.TargetIops), ThroughputMiBs: aws.ToInt32(m.TargetThroughput),
+	}, in)
 }

@@ -113,7 +113,7 @@ func (a *Activities) count(t *contract.Totals, f plan.Facts, m *contract.Measure
 		if d.Why != plan.WhyNone {
 			t.Held[string(d.Why)]++
 		}
-		if d.Wanted == plan.Shrink {
+		if d.Wanted == plan.Shrink || d.Wanted == plan.Retype && d.SavingUSDMonth > 0 {
 			t.SavingUSDMonth += d.SavingUSDMonth
 		}
 	}

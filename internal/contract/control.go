@@ -182,11 +182,14 @@ type DetachVolumeInput struct {
 	Patience time.Duration `json:"patienceNanos,omitempty"`
 }
 
-// ModifyVolumeInput raises a volume. Zero fields stay as they are.
+// ModifyVolumeInput raises a volume; zero fields stay as they are. With a Type it makes
+// the volume just so, less performance than before included, and its size stays: IOPS
+// and ThroughputMiBs are then all that the type has to set.
 type ModifyVolumeInput struct {
 	Disk           DiskID `json:"disk"`
 	Volume         string `json:"volume"`
 	SizeGiB        int64  `json:"sizeGiB,omitempty"`
+	Type           string `json:"type,omitempty"`
 	IOPS           int32  `json:"iops,omitempty"`
 	ThroughputMiBs int32  `json:"throughputMiBs,omitempty"`
 }

@@ -20,6 +20,7 @@ const (
 	GrowWorkflow       = "Grow"
 	ShrinkWorkflow     = "Shrink"
 	ExpandWorkflow     = "Expand"
+	RetypeWorkflow     = "Retype"
 	RehomeWorkflow     = "Rehome"
 	DeleteDiskWorkflow = "DeleteDisk"
 	// RetireWorkflow deletes one retired volume after its grace period. Its id

@@ -19,6 +19,7 @@ const (
 	BelowUsed           RefusalCode = "BelowUsed"           // size below used + headroom
 	NoRoomToShrink      RefusalCode = "NoRoomToShrink"      // already as small as it should be
 	NothingToGrow       RefusalCode = "NothingToGrow"       // the backing already has that size
+	NothingToRetype     RefusalCode = "NothingToRetype"     // the volume already is as asked for
 	AtCeiling           RefusalCode = "AtCeiling"           // the backing may not grow further
 	NodeUnknown         RefusalCode = "NodeUnknown"         // EC2 does not know the instance, or it is not running
 	NodeUnsupported     RefusalCode = "NodeUnsupported"     // kernel lacks a target, lockdown, ...

@@ -72,6 +72,41 @@ func (in GrowInput) Validate() error {
 	return errors.Join(in.Disk.Validate(), validateGiB("toGiB", in.ToGiB), in.Settings.Validate())
 }
 
+// RetypeInput gives the disk's volume another type or other performance in place. Zero
+// fields keep what the volume has; of a new type they keep what it delivers.
+type RetypeInput struct {
+	Disk           DiskID   `json:"disk"`
+	Type           string   `json:"type,omitempty"` // gp2, gp3, io1 or io2
+	IOPS           int32    `json:"iops,omitempty"`
+	ThroughputMiBs int32    `json:"throughputMiBs,omitempty"`
+	Reason         string   `json:"reason,omitempty"`
+	DryRun         bool     `json:"dryRun,omitempty"`
+	Settings       Settings `json:"settings,omitzero"`
+}
+
+// Validate refuses what cannot be carried out.
+func (in RetypeInput) Validate() error {
+	errs := []error{in.Disk.Validate(), in.Settings.Validate()}
+	switch in.Type {
+	case "", "gp2", "gp3", "io1", "io2":
+	default:
+		errs = append(errs, fmt.Errorf("type %q: want gp2, gp3, io1 or io2", clip(in.Type)))
+	}
+	if in.Type == "" && in.IOPS == 0 && in.ThroughputMiBs == 0 {
+		errs = append(errs, errors.New("want a type, iops or throughputMiBs"))
+	}
+	if in.IOPS < 0 || in.ThroughputMiBs < 0 {
+		errs = append(errs, errors.New("iops, throughputMiBs: want 0 (keep) or more"))
+	}
+	if in.ThroughputMiBs > 0 && in.Type != "" && in.Type != "gp3" {
+		errs = append(errs, fmt.Errorf("throughputMiBs: only gp3 has any to set, not %s", in.Type))
+	}
+	if in.IOPS > 0 && in.Type == "gp2" {
+		errs = append(errs, errors.New("iops: those of gp2 come from its size"))
+	}
+	return errors.Join(errs...)
+}
+
 // Verify levels of a move.
 const (
 	VerifyFull = "full" // read every used byte of both legs and compare (default)

@@ -29,16 +29,24 @@ const more = 1.25
 
 // Differs tells that what is wanted now is so much unlike what was rejected that
 // people should be asked again: growth instead of a smaller backing or the other way
-// round, growth that has become urgent, or a quarter more of it or of the saving.
+// round, a change in place instead of either, growth that has become urgent, or a
+// quarter more of it or of the saving.
 func Differs(rejected, now plan.Decision) bool {
-	shrink := now.Wanted == plan.Shrink
 	switch {
-	case (rejected.Wanted == plan.Shrink) != shrink:
+	case kind(rejected) != kind(now):
 		return true
-	case shrink:
+	case now.Wanted == plan.Shrink || now.Wanted == plan.Retype:
 		return now.SavingUSDMonth > 0 && now.SavingUSDMonth >= more*max(rejected.SavingUSDMonth, 0)
 	}
 	return now.Urgent && !rejected.Urgent || float64(now.GiB) >= more*float64(rejected.GiB)
+}
+
+// kind is an action, and the same for both ways to grow.
+func kind(d plan.Decision) plan.Action {
+	if d.Wanted == plan.Append {
+		return plan.Grow
+	}
+	return d.Wanted
 }
 
 // Open tells that p waits for an answer.

@@ -131,18 +131,22 @@ func TestDiffers(t *testing.T) {
 		was, now plan.Decision
 		want     bool
 	}{
-		"the same":                 {was, was, false},
-		"a little more":            {was, plan.Decision{Wanted: plan.Shrink, GiB: 90, SavingUSDMonth: 24.9}, false},
-		"a quarter more":           {was, plan.Decision{Wanted: plan.Shrink, GiB: 80, SavingUSDMonth: 25}, true},
-		"less":                     {was, plan.Decision{Wanted: plan.Shrink, GiB: 150, SavingUSDMonth: 5}, false},
-		"a saving instead of none": {plan.Decision{Wanted: plan.Shrink, SavingUSDMonth: -3}, was, true},
-		"none, as before":          {plan.Decision{Wanted: plan.Shrink}, plan.Decision{Wanted: plan.Shrink}, false},
-		"growth instead":           {was, grown, true},
-		"a shrink instead":         {grown, was, true},
-		"another way to grow":      {grown, plan.Decision{Wanted: plan.Append, GiB: 110}, false},
-		"more growth":              {grown, plan.Decision{Wanted: plan.Grow, GiB: 125}, true},
-		"urgent growth":            {grown, plan.Decision{Wanted: plan.Grow, GiB: 100, Urgent: true}, true},
-		"urgent as before":         {plan.Decision{Wanted: plan.Grow, GiB: 100, Urgent: true}, plan.Decision{Wanted: plan.Grow, GiB: 110, Urgent: true}, false},
+		"the same":                  {was, was, false},
+		"a little more":             {was, plan.Decision{Wanted: plan.Shrink, GiB: 90, SavingUSDMonth: 24.9}, false},
+		"a quarter more":            {was, plan.Decision{Wanted: plan.Shrink, GiB: 80, SavingUSDMonth: 25}, true},
+		"less":                      {was, plan.Decision{Wanted: plan.Shrink, GiB: 150, SavingUSDMonth: 5}, false},
+		"a saving instead of none":  {plan.Decision{Wanted: plan.Shrink, SavingUSDMonth: -3}, was, true},
+		"none, as before":           {plan.Decision{Wanted: plan.Shrink}, plan.Decision{Wanted: plan.Shrink}, false},
+		"growth instead":            {was, grown, true},
+		"a shrink instead":          {grown, was, true},
+		"a change in place instead": {was, plan.Decision{Wanted: plan.Retype, GiB: 100, SavingUSDMonth: 20}, true},
+		"the same change": {
+			plan.Decision{Wanted: plan.Retype, SavingUSDMonth: 20}, plan.Decision{Wanted: plan.Retype, SavingUSDMonth: 21}, false,
+		},
+		"another way to grow": {grown, plan.Decision{Wanted: plan.Append, GiB: 110}, false},
+		"more growth":         {grown, plan.Decision{Wanted: plan.Grow, GiB: 125}, true},
+		"urgent growth":       {grown, plan.Decision{Wanted: plan.Grow, GiB: 100, Urgent: true}, true},
+		"urgent as before":    {plan.Decision{Wanted: plan.Grow, GiB: 100, Urgent: true}, plan.Decision{Wanted: plan.Grow, GiB: 110, Urgent: true}, false},
 	} {
 		require.Equal(t, c.want, fleet.Differs(c.was, c.now), name)
 	}

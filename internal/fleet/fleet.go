@@ -134,10 +134,11 @@ type ShardResult struct {
 // Proposal is what Propose asks people.
 type Proposal struct {
 	Decision plan.Decision `json:"decision"`
-	Workflow string        `json:"workflow"` // contract.GrowWorkflow or contract.ShrinkWorkflow
+	Workflow string        `json:"workflow"` // contract.GrowWorkflow, ShrinkWorkflow or RetypeWorkflow
 	// One of these, by Workflow.
 	Grow   *contract.GrowInput   `json:"grow,omitempty"`
 	Shrink *contract.ShrinkInput `json:"shrink,omitempty"`
+	Retype *contract.RetypeInput `json:"retype,omitempty"`
 	Expiry time.Duration         `json:"expiryNanos"`
 	// Budgets and Windows that the operation waits for once it is approved.
 	Budgets plan.Budgets  `json:"budgets,omitzero"`
@@ -193,6 +194,10 @@ func Operation(d plan.Decision, r plan.Rule, base contract.Settings) (workflow s
 	switch d.Wanted {
 	case plan.Grow, plan.Append:
 		return contract.GrowWorkflow, contract.GrowInput{Disk: d.Disk, ToGiB: d.GiB, Reason: d.Reason, Settings: set}, ""
+	case plan.Retype:
+		return contract.RetypeWorkflow, contract.RetypeInput{
+			Disk: d.Disk, Type: d.Type, IOPS: d.IOPS, ThroughputMiBs: d.ThroughputMiBs, Reason: d.Reason, Settings: set,
+		}, ""
 	case plan.Shrink:
 		if d.Stripes > 1 {
 			return "", nil, "a move to several volumes is not carried out yet"

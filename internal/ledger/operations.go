@@ -15,7 +15,7 @@ import (
 var verbs = map[string]string{
 	contract.GrowWorkflow: "grow", contract.ShrinkWorkflow: "shrink", contract.RehomeWorkflow: "move",
 	contract.ExpandWorkflow: "expand", contract.CreateDiskWorkflow: "create", contract.DeleteDiskWorkflow: "delete",
-	contract.CleanWorkflow: "clean",
+	contract.CleanWorkflow: "clean", contract.RetypeWorkflow: "retype",
 }
 
 // ByAgent is who asked for a growth that nobody signed: a node's agent starts them
@@ -355,6 +355,7 @@ var codeWords = map[contract.RefusalCode]string{
 	contract.BelowUsed:           "less than what is used and its headroom",
 	contract.NoRoomToShrink:      "the backing is as small as it should be",
 	contract.NothingToGrow:       "the backing is as large as it should be",
+	contract.NothingToRetype:     "the volume is as it should be",
 	contract.AtCeiling:           "the backing may not grow further",
 	contract.NodeUnknown:         "EC2 does not know the node, or it does not run",
 	contract.NodeUnsupported:     "the node's kernel or tools lack something",

@@ -150,7 +150,7 @@ func TestPermissionsAreDocumented(t *testing.T) {
 // trouble with volumes or EC2 explained in the runbooks.
 func TestRefusalsAreDocumented(t *testing.T) {
 	self := []string{ // their message says all there is
-		"BadInput", "DiskUnknown", "DiskExists", "BelowUsed", "NoRoomToShrink", "NothingToGrow", "DiskBusy",
+		"BadInput", "DiskUnknown", "DiskExists", "BelowUsed", "NoRoomToShrink", "NothingToGrow", "NothingToRetype", "DiskBusy",
 	}
 	text := pages(t)[filepath.Join("docs", "operations.md")]
 	found := 0

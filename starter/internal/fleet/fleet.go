@@ -84,8 +84,11 @@ func turned(t control.Turned) ledger.Operation {
 		Disk: d.Disk, Node: d.Node, Workflow: contract.GrowWorkflow, Outcome: report.OutcomeRefused, Began: t.Began, Ended: t.Ended,
 		By: "Rightsize", FromGiB: d.FromGiB, ToGiB: d.GiB, Code: ledger.ProposalExpired, Reason: d.Reason,
 	}
-	if d.Wanted == plan.Shrink {
+	switch d.Wanted {
+	case plan.Shrink:
 		o.Workflow = contract.ShrinkWorkflow
+	case plan.Retype:
+		o.Workflow = contract.RetypeWorkflow
 	}
 	if t.Answer == "rejected" {
 		o.Code, o.By = ledger.ProposalRejected, t.By
