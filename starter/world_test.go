@@ -46,7 +46,7 @@ func newWorld() *world {
 func (w *world) register(r worker.Registry) {
 	for name, fn := range map[string]any{
 		contract.CreateDiskWorkflow: w.createDisk, contract.GrowWorkflow: w.grow, contract.ShrinkWorkflow: w.shrink,
-		contract.ExpandWorkflow: w.expand, contract.RehomeWorkflow: w.rehome, contract.DeleteDiskWorkflow: w.deleteDisk,
+		contract.RetypeWorkflow: w.retype, contract.ExpandWorkflow: w.expand, contract.RehomeWorkflow: w.rehome, contract.DeleteDiskWorkflow: w.deleteDisk,
 	} {
 		r.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}
@@ -290,6 +290,28 @@ func (w *world) grow(ctx workflow.Context, in contract.GrowInput) (contract.Resu
 		return contract.Result{}, temporal.NewNonRetryableApplicationError("the stub was told to", "Test", nil)
 	}
 	return contract.Result{Disk: in.Disk, Operation: contract.GrowWorkflow, Outcome: contract.Done, BeforeGiB: 4, AfterGiB: in.ToGiB}, nil
+}
+
+func (w *world) retype(ctx workflow.Context, in contract.RetypeInput) (contract.Result, error) {
+	ctx, _, err := begin(ctx, in.Disk, contract.RetypeWorkflow, 2)
+	if err != nil {
+		return contract.Result{}, err
+	}
+	f, r, err := known(ctx, in.Disk)
+	if r != nil || err != nil {
+		return refuse(in.Disk, contract.RetypeWorkflow, r), err
+	}
+	result := contract.Result{Disk: in.Disk, Operation: contract.RetypeWorkflow, Outcome: contract.Done, BeforeGiB: 4, AfterGiB: 4}
+	v := &f.Volumes[0]
+	switch {
+	case in.IOPS == v.IOPS:
+		return refuse(in.Disk, contract.RetypeWorkflow, contract.Refuse(contract.NothingToRetype, "the volume is so already").WithNext("ask for more")), nil
+	case in.DryRun:
+		result.Outcome, result.Steps = contract.Planned, []string{"modify volume " + v.ID + " in place"}
+		return result, nil
+	}
+	v.IOPS = in.IOPS
+	return result, workflow.ExecuteActivity(ctx, "put", f, w.sizes[in.Disk]).Get(ctx, nil)
 }
 
 func (w *world) shrink(ctx workflow.Context, in contract.ShrinkInput) (contract.Result, error) {

@@ -71,18 +71,18 @@ and nothing is started or proposed.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.policy, "policy", "", "what would be decided by this policy; - is standard input")
-	f.StringVar(&o.action, "action", "", "only where this is wanted: grow, append, shrink or none")
+	f.StringVar(&o.action, "action", "", "only where this is wanted: grow, append, retype, shrink or none")
 	f.StringVar(&o.held, "held", "", "only what is held back by this (Mode, Window, Budget, ...), or any")
 	f.IntVar(&o.limit, "limit", 100, "show so many decisions at most; 0: all")
-	_ = c.RegisterFlagCompletionFunc("action", cobra.FixedCompletions([]string{"grow", "append", "shrink", "none"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("action", cobra.FixedCompletions([]string{"grow", "append", "retype", "shrink", "none"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
 func (o planOptions) check() error {
 	switch plan.Action(o.action) {
-	case "", plan.Grow, plan.Append, plan.Shrink, plan.None:
+	case "", plan.Grow, plan.Append, plan.Retype, plan.Shrink, plan.None:
 	default:
-		return exit.New(exit.Usage, "--action %q: want grow, append, shrink or none", o.action)
+		return exit.New(exit.Usage, "--action %q: want grow, append, retype, shrink or none", o.action)
 	}
 	if o.limit < 0 {
 		return exit.New(exit.Usage, "--limit %d: want 0 (all) or more", o.limit)
@@ -257,6 +257,9 @@ func decisionTable(w io.Writer, disk control.Disk, d plan.Decision, at time.Time
 	what, once, full, saving, held := "nothing", "", "", "", string(d.Why)
 	if d.Wanted != plan.None {
 		what = fmt.Sprintf("%s from %d to %d GiB", wanted(d), d.FromGiB, d.GiB)
+	}
+	if d.Wanted == plan.Retype {
+		what = "retype to " + plan.Volume{Type: d.Type, IOPS: d.IOPS, ThroughputMiBs: d.ThroughputMiBs}.String()
 	}
 	if d.CostUSD > 0 {
 		once = usd(d.CostUSD) + " once"

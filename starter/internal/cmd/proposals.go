@@ -11,6 +11,7 @@ import (
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/fleet"
+	"github.com/ebb-storage/ebb/internal/plan"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
 )
@@ -22,6 +23,9 @@ type proposalView struct {
 	Operation  string          `json:"operation"`
 	FromGiB    int64           `json:"fromGiB"`
 	ToGiB      int64           `json:"toGiB"`
+	Type       string          `json:"type,omitempty"` // of the volume afterwards
+	IOPS       int32           `json:"iops,omitempty"`
+	MiBs       int32           `json:"throughputMiBs,omitempty"`
 	Saving     float64         `json:"savingUsdMonth"`
 	Cost       float64         `json:"costUsd"`
 	Reason     string          `json:"reason"`
@@ -41,6 +45,7 @@ func newProposalView(p control.Proposal) proposalView {
 	d := p.Decision
 	v := proposalView{
 		Disk: p.Disk.ID, Name: p.Disk.Name, Operation: string(d.Wanted), FromGiB: d.FromGiB, ToGiB: d.GiB, Saving: d.SavingUSDMonth, Cost: d.CostUSD,
+		Type: d.Type, IOPS: d.IOPS, MiBs: d.ThroughputMiBs,
 		Reason: d.Reason, Reasons: d.Reasons, WorkflowID: p.WorkflowID,
 	}
 	if !p.Since.IsZero() {
@@ -179,5 +184,8 @@ func (p proposalView) answered() string {
 }
 
 func (p proposalView) what() string {
+	if p.Operation == string(plan.Retype) {
+		return "retype to " + plan.Volume{Type: p.Type, IOPS: p.IOPS, ThroughputMiBs: p.MiBs}.String()
+	}
 	return fmt.Sprintf("%s %d -> %d GiB", p.Operation, p.FromGiB, p.ToGiB)
 }

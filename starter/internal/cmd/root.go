@@ -100,7 +100,7 @@ bars appear on a terminal only; NO_COLOR is honored.
 	}
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
-		a.newSetup(), a.newDisk(), a.newGrow(), a.newShrink(), a.newExpand(), a.newWatch(),
+		a.newSetup(), a.newDisk(), a.newGrow(), a.newShrink(), a.newRetype(), a.newExpand(), a.newWatch(),
 		a.newPause(), a.newResume(), a.newCancel(), a.newThrottle(), a.newPreflight(), a.newPolicy(), a.newPrice(), a.newSimulate(),
 		a.newSchedule(), a.newMode(), a.newPlan(), a.newProposals(), a.newApprove(), a.newReject(), a.newHeadroom(), a.newReap(),
 		a.newReport(), a.newTop(),
