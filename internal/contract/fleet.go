@@ -217,7 +217,7 @@ type Totals struct {
 	MeasuredBytes int64   `json:"measuredBytes"`
 	UsedBytes     int64   `json:"usedBytes"`
 	USDMonth      float64 `json:"usdMonth"`
-	// SavingUSDMonth is what all wanted shrinks would save.
+	// SavingUSDMonth is what all wanted shrinks and changes in place would save.
 	SavingUSDMonth float64 `json:"savingUsdMonth"`
 
 	Modes  map[Mode]int   `json:"modes,omitempty"`

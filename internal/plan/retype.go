@@ -29,14 +29,14 @@ func Carried(v contract.VolumeFacts) int32 {
 const optimizing = 6 * time.Hour
 
 // improve decides what is done where no growth is due: a move, or a change in place,
-// which copies nothing and costs nothing. The change goes before a move to one volume
-// that is not for its size, before one that does not pay, and before one that has to
-// wait while performance is lacking. Any other move brings the better type along.
+// which copies nothing and costs nothing. The change goes before a move that is not for
+// the size, before one that does not pay, and before one that has to wait while
+// performance is lacking. Any other move brings the better type along.
 func (c *weighing) improve() {
 	blank := c.d
 	moving := c.move()
 	held := c.d.Action == None && c.d.Why != WhyMode && c.d.Why != WhyRunning
-	if moving && (c.d.Fold || (c.smaller || c.d.Stripes > 1) && c.d.Why != WhyPayback && !(held && c.lacks())) {
+	if moving && (c.d.Fold || c.smaller && c.d.Why != WhyPayback && !(held && c.lacks())) {
 		return
 	}
 	moved := c.d

@@ -165,7 +165,7 @@ func rightsizeLine(r contract.RightsizeResult) string {
 	parts := []string{count(t.Disks, "disk"), usedLine(t) + " used"}
 	parts = append(parts, fmt.Sprintf("%d started", len(r.Started)), fmt.Sprintf("%d proposed", len(r.Proposed)), fmt.Sprintf("%d held", heldCount(r)))
 	if t.SavingUSDMonth > 0 {
-		parts = append(parts, "shrinks would save "+usd(t.SavingUSDMonth)+"/month")
+		parts = append(parts, "would save "+usd(t.SavingUSDMonth)+"/month")
 	}
 	if t.Unmeasured > 0 {
 		parts = append(parts, fmt.Sprintf("%d not measured", t.Unmeasured))

@@ -234,7 +234,7 @@ func rightsizeTable(w io.Writer, r contract.RightsizeResult, names named) error 
 	t := r.Totals
 	saving := ""
 	if t.SavingUSDMonth > 0 {
-		saving = usd(t.SavingUSDMonth) + " a month, if all wanted shrinks were done"
+		saving = usd(t.SavingUSDMonth) + " a month, if all of it were done"
 	}
 	fields := []ui.Field{
 		{Name: "disks", Value: fmt.Sprintf("%d, %d measured", t.Disks, t.Measured)},
