@@ -1,9 +1,11 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -76,4 +78,77 @@ func (b *bout) end(same bool) {
 	if b.compare && !b.differs {
 		b.x.state = areaProven
 	}
+}
+
+// chunk is a piece of an area.
+type chunk struct {
+	off      int64
+	n        int
+	alone    bool // the application uses the disk
+	bout     *bout
+	resuming bool
+}
+
+// bring copies a chunk, or compares it first and copies it where it differs.
+func (p *precopy) bring(ctx context.Context, c chunk) error {
+	buf, same, err := p.fetch(ctx, c)
+	if err != nil {
+		return err
+	}
+	return p.put(ctx, c, buf, same)
+}
+
+// fetch reads a chunk from the old side, and compares it with the new one. The buffers
+// are put's, but for an error.
+func (p *precopy) fetch(ctx context.Context, c chunk) (buf [2][]byte, same bool, err error) {
+	buf = <-p.free
+	defer func() {
+		if err != nil {
+			p.free <- buf
+		}
+	}()
+	a, b := buf[0][:c.n], buf[1][:c.n]
+	if !c.bout.compare {
+		if err := p.read(ctx, p.old, a, c); err != nil {
+			return buf, false, oldError{c.off, c.n, err}
+		}
+		return buf, false, nil
+	}
+	theirs := make(chan error, 1)
+	go func() { theirs <- p.read(ctx, p.new, b, c) }() // is waited for
+	err = p.read(ctx, p.old, a, c)
+	if e := <-theirs; e != nil {
+		return buf, false, newError{e}
+	}
+	if err != nil {
+		return buf, false, oldError{c.off, c.n, err}
+	}
+	return buf, bytes.Equal(a, b), nil
+}
+
+// put writes what fetch has read, where it is not there already.
+func (p *precopy) put(ctx context.Context, c chunk, buf [2][]byte, same bool) error {
+	defer func() { p.free <- buf }()
+	switch {
+	case same && c.resuming:
+		atomic.AddUint64(&p.identical, uint64(c.n))
+	case !same:
+		err := p.new.do(ctx, c.alone, func(f *os.File) error {
+			_, err := f.WriteAt(buf[0][:c.n], c.off)
+			return err
+		})
+		if err != nil {
+			return newError{err}
+		}
+		atomic.AddUint64(&p.written, uint64(c.n))
+	}
+	c.bout.end(same)
+	return nil
+}
+
+func (p *precopy) read(ctx context.Context, s side, b []byte, c chunk) error {
+	return s.do(ctx, c.alone, func(f *os.File) error {
+		_, err := f.ReadAt(b, c.off)
+		return err
+	})
 }

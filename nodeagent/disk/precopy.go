@@ -1,13 +1,11 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -347,21 +345,17 @@ func (p *precopy) share(ctx context.Context, g *errgroup.Group, t *tracker, repo
 				}
 				n, alone := p.pace.chunk(p.inUse)
 				n = min(n, r.start+r.length-off)
-				at := int64(off)
+				c := chunk{off: int64(off), n: int(n), alone: alone, bout: b, resuming: resuming}
 				b.begin()
-				g.Go(func() error {
-					same, err := p.bring(ctx, at, int(n), b.compare, alone)
+				if !alone {
+					g.Go(func() error { return p.bring(ctx, c) })
+				} else { // the next is not read before this one was, and the application gets in between
+					buf, same, err := p.fetch(ctx, c)
 					if err != nil {
 						return err
 					}
-					if !same {
-						atomic.AddUint64(&p.written, n)
-					} else if resuming {
-						atomic.AddUint64(&p.identical, n)
-					}
-					b.end(same)
-					return nil
-				})
+					g.Go(func() error { return p.put(ctx, c, buf, same) })
+				}
 				off += n
 				done += n
 				p.pace.moved += n
@@ -374,43 +368,6 @@ func (p *precopy) share(ctx context.Context, g *errgroup.Group, t *tracker, repo
 		b.end(true)
 	}
 	return nil
-}
-
-// bring copies one chunk, or compares it first and copies it where it differs.
-func (p *precopy) bring(ctx context.Context, off int64, n int, compare, alone bool) (same bool, err error) {
-	buf := <-p.free
-	defer func() { p.free <- buf }()
-	a, b := buf[0][:n], buf[1][:n]
-	var theirs chan error
-	if compare {
-		theirs = make(chan error, 1)
-		go func() { theirs <- p.read(ctx, p.new, b, off, alone) }() // is waited for
-	}
-	err = p.read(ctx, p.old, a, off, alone)
-	if theirs != nil {
-		if e := <-theirs; e != nil {
-			return false, newError{e}
-		}
-	}
-	switch {
-	case err != nil:
-		return false, oldError{off, n, err}
-	case compare && bytes.Equal(a, b):
-		return true, nil
-	}
-	return false, p.new.do(ctx, alone, func(f *os.File) error {
-		if _, err := f.WriteAt(a, off); err != nil {
-			return newError{err}
-		}
-		return nil
-	})
-}
-
-func (p *precopy) read(ctx context.Context, s side, b []byte, off int64, alone bool) error {
-	return s.do(ctx, alone, func(f *os.File) error {
-		_, err := f.ReadAt(b, off)
-		return err
-	})
 }
 
 // limit reads the move's rate from its header, where Throttle puts it.

@@ -45,8 +45,8 @@ var mutants = []mutant{
 		"late = !c.provenRegion(", "late = late && !c.provenRegion(", "TestNodePrecopySeesWrites/log-a",
 	},
 	{
-		"I1", "a pre-copy does not compare", "precopy.go",
-		"case compare && bytes.Equal(a, b):", "case compare && bytes.Equal(a, a):", "TestNodePrecopyFindsDamage",
+		"I1", "a pre-copy does not compare", "crew.go",
+		"return buf, bytes.Equal(a, b), nil", "return buf, bytes.Equal(a, a), nil", "TestNodePrecopyFindsDamage",
 	},
 	{
 		"I2", "what a pre-copy has brought answers while log A is in force", "move.go",
