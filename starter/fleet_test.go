@@ -16,7 +16,6 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -24,7 +23,6 @@ import (
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/internal/price"
 	"github.com/ebb-storage/ebb/starter/internal/control"
-	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/tests/stubnode"
 	"github.com/ebb-storage/ebb/workflows"
 )
@@ -150,11 +148,7 @@ func TestPlanOfManyDisks(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: devserver.Need(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = server.Stop() })
+	server := startTemporal(ctx, t)
 	address := server.FrontendHostPort()
 	h := newHerd()
 	for n := range nodes * each {
@@ -209,11 +203,7 @@ func TestReportOfManyNodes(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: devserver.Need(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = server.Stop() })
+	server := startTemporal(ctx, t)
 	h := newHerd()
 	const hours = 40 * 24
 	past, at := make([]contract.HistoryHour, hours), time.Now().UTC().Truncate(time.Hour)

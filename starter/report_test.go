@@ -14,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -25,7 +24,6 @@ import (
 	"github.com/ebb-storage/ebb/starter/internal/cmd"
 	"github.com/ebb-storage/ebb/starter/internal/control"
 	"github.com/ebb-storage/ebb/starter/internal/ui"
-	"github.com/ebb-storage/ebb/tests/devserver"
 	"github.com/ebb-storage/ebb/workflows"
 )
 
@@ -33,11 +31,7 @@ import (
 // A, and of more workflows.
 func reportServer(ctx context.Context, t *testing.T, w *world, more map[string]any) client.Client {
 	t.Helper()
-	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: devserver.Need(t), LogLevel: "error", ClientOptions: &client.Options{Logger: quiet{}},
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = server.Stop() })
+	server := startTemporal(ctx, t)
 	t.Setenv("TEMPORAL_ADDRESS", server.FrontendHostPort())
 	ctl := worker.New(server.Client(), contract.ControlQueue, worker.Options{})
 	workflows.RegisterInspect(ctl)

@@ -30,6 +30,21 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ebb": main})
 }
 
+// startTemporal starts a real server for a test, with more namespaces than "default".
+func startTemporal(ctx context.Context, t *testing.T, namespaces ...string) *testsuite.DevServer {
+	t.Helper()
+	var args []string
+	for _, n := range namespaces {
+		args = append(args, "--namespace", n)
+	}
+	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
+		ExistingPath: devserver.Need(t), LogLevel: "error", ExtraArgs: args, ClientOptions: &client.Options{Logger: quiet{}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = server.Stop() })
+	return server
+}
+
 // TestStories runs the command as people do, against a real Temporal server and
 // a worker whose operations are stubs. The namespace "default" is set up and
 // has a worker; "fresh" is as Temporal made it, "idle" is set up and has no worker; "fleet" and
@@ -37,12 +52,7 @@ func TestMain(m *testing.M) {
 func TestStories(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		ExistingPath: devserver.Need(t), LogLevel: "error", ExtraArgs: []string{"--namespace", "fresh", "--namespace", "idle", "--namespace", "fleet", "--namespace", "herd", "--namespace", "edits"},
-		ClientOptions: &client.Options{Logger: quiet{}},
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = server.Stop() })
+	server := startTemporal(ctx, t, "fresh", "idle", "fleet", "herd", "edits")
 	address := server.FrontendHostPort()
 
 	var out, talk bytes.Buffer

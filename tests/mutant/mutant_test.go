@@ -49,6 +49,18 @@ var mutants = []mutant{
 		"return buf, bytes.Equal(a, b), nil", "return buf, bytes.Equal(a, a), nil", "TestNodePrecopyFindsDamage",
 	},
 	{
+		"I1", "what is written while an area is compared is taken for older", "precopy.go",
+		"		b.end(true)\n	}\n	return nil", "		if late, err := p.m.DM.CountersOf(topName(p.in.Disk), p.count, i, 1); err == nil {\n			x.since = late[0]\n		}\n		b.end(true)\n	}\n	return nil", "TestNodePrecopySeesWrites/compare",
+	},
+	{
+		"I1", "an area is proven before all of it was compared", "crew.go",
+		"if b.open--; b.open > 0 {", "if b.open--; b.open > 1 {", "TestBoutProvesWholeAreas",
+	},
+	{
+		"I1", "a piece that differs is forgotten when the next is equal", "crew.go",
+		"b.differs = b.differs || !same", "b.differs = !same", "TestBoutProvesWholeAreas",
+	},
+	{
 		"I2", "what a pre-copy has brought answers while log A is in force", "move.go",
 		"dm.ReadElsewhere(size, thin.Dev, old.Dev)", "dm.ReadElsewhere(size, thin.Dev, thin.Dev)", "TestNodeReadErrorAfterPrecopy",
 	},

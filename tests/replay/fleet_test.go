@@ -35,37 +35,21 @@ func TestFleet(t *testing.T) {
 	}
 	b.use(full, 19*contract.GiB)
 
-	rightsize := func(story string, in contract.RightsizeInput) contract.RightsizeResult {
-		t.Helper()
-		run, err := b.c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "ebb-" + story, TaskQueue: contract.ControlQueue}, contract.RightsizeWorkflow, in)
-		require.NoError(t, err)
-		r := ended[contract.RightsizeResult](b, run, story)
-		ended[fleet.ShardResult](b, b.c.GetWorkflow(t.Context(), run.GetID()+"/shard-001", ""), story+"-shard")
-		require.Empty(t, r.Problems)
-		return r
-	}
-	r := rightsize("rightsize-observe", contract.RightsizeInput{})
+	r := b.rightsize("rightsize-observe", contract.RightsizeInput{})
 	require.Empty(t, r.Started)
 	require.Equal(t, map[string]int{"grow": 1, "shrink": 2}, r.Totals.Wanted)
 
 	// One is asked about and approved.
-	r = rightsize("rightsize-recommend", contract.RightsizeInput{
+	r = b.rightsize("rightsize-recommend", contract.RightsizeInput{
 		Policy: enforced, Switches: []contract.Switch{{Mode: contract.Observe}, {Mode: contract.Recommend, Disk: string(empty)}},
 	})
 	require.Len(t, r.Proposed, 1)
-	id := contract.ProposeWorkflowID(empty)
-	h, err := b.c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
-		WorkflowID: id, UpdateName: contract.UpdateApprove, Args: []any{fleet.Answer{By: "ada"}}, WaitForStage: client.WorkflowUpdateStageCompleted,
-	})
-	require.NoError(t, err)
-	require.NoError(t, h.Get(t.Context(), nil))
-	p := ended[fleet.Proposed](b, b.c.GetWorkflow(t.Context(), id, ""), "propose")
-	require.Equal(t, contract.Done, p.Outcome.Outcome, "%+v", p.Outcome.Refusal)
+	p := b.approve(empty, "propose")
 	require.Len(t, b.volumes(empty)[contract.RoleActive], 1)
 	require.EqualValues(t, p.Decision.GiB, b.volumes(empty)[contract.RoleActive][0].SizeGiB)
 
 	// The others are held at their target.
-	r = rightsize("rightsize-enforce", contract.RightsizeInput{Policy: enforced})
+	r = b.rightsize("rightsize-enforce", contract.RightsizeInput{Policy: enforced})
 	require.Len(t, r.Started, 2)
 	require.Equal(t, full, r.Started[0].Disk, "growth goes first")
 	for _, s := range r.Started {
@@ -102,4 +86,29 @@ func TestFleet(t *testing.T) {
 	require.False(t, there)
 	ended[contract.Result](b, b.c.GetWorkflow(t.Context(), contract.WorkflowID(third), ""), "clean")
 	b.nodes.With(third, func(d *stubnode.Disk) { require.Len(t, d.Members, 1) })
+}
+
+// rightsize is one run over the fleet, its part and it ended.
+func (b *bench) rightsize(story string, in contract.RightsizeInput) contract.RightsizeResult {
+	b.t.Helper()
+	run, err := b.c.ExecuteWorkflow(b.t.Context(), client.StartWorkflowOptions{ID: "ebb-" + story, TaskQueue: contract.ControlQueue}, contract.RightsizeWorkflow, in)
+	require.NoError(b.t, err)
+	r := ended[contract.RightsizeResult](b, run, story)
+	ended[fleet.ShardResult](b, b.c.GetWorkflow(b.t.Context(), run.GetID()+"/shard-001", ""), story+"-shard")
+	require.Empty(b.t, r.Problems)
+	return r
+}
+
+// approve approves what is proposed for a disk, and sees it done.
+func (b *bench) approve(d contract.DiskID, story string) fleet.Proposed {
+	b.t.Helper()
+	id := contract.ProposeWorkflowID(d)
+	h, err := b.c.UpdateWorkflow(b.t.Context(), client.UpdateWorkflowOptions{
+		WorkflowID: id, UpdateName: contract.UpdateApprove, Args: []any{fleet.Answer{By: "ada"}}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	require.NoError(b.t, err)
+	require.NoError(b.t, h.Get(b.t.Context(), nil))
+	p := ended[fleet.Proposed](b, b.c.GetWorkflow(b.t.Context(), id, ""), story)
+	require.Equal(b.t, contract.Done, p.Outcome.Outcome, "%+v", p.Outcome.Refusal)
+	return p
 }

@@ -4,10 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/client"
 
 	"github.com/ebb-storage/ebb/internal/contract"
-	"github.com/ebb-storage/ebb/internal/fleet"
 	"github.com/ebb-storage/ebb/tests/stubnode"
 )
 
@@ -48,32 +46,16 @@ func TestRetype(t *testing.T) {
 	require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
 	require.Len(t, r.Volumes, 2)
 
-	rightsize := func(story string, in contract.RightsizeInput) contract.RightsizeResult {
-		t.Helper()
-		run, err := b.c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "ebb-" + story, TaskQueue: contract.ControlQueue}, contract.RightsizeWorkflow, in)
-		require.NoError(t, err)
-		r := ended[contract.RightsizeResult](b, run, story)
-		ended[fleet.ShardResult](b, b.c.GetWorkflow(t.Context(), run.GetID()+"/shard-001", ""), story+"-shard")
-		require.Empty(t, r.Problems)
-		return r
-	}
 	b.use(byHand, 4*contract.GiB)
-	res := rightsize("retype-recommend", contract.RightsizeInput{
+	res := b.rightsize("retype-recommend", contract.RightsizeInput{
 		Policy: enforced, Switches: []contract.Switch{{Mode: contract.Observe}, {Mode: contract.Recommend, Disk: string(asked)}},
 	})
 	require.Equal(t, map[string]int{"retype": 2, "shrink": 1}, res.Totals.Wanted)
 	require.Len(t, res.Proposed, 1)
-	id := contract.ProposeWorkflowID(asked)
-	h, err := b.c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
-		WorkflowID: id, UpdateName: contract.UpdateApprove, Args: []any{fleet.Answer{By: "ada"}}, WaitForStage: client.WorkflowUpdateStageCompleted,
-	})
-	require.NoError(t, err)
-	require.NoError(t, h.Get(t.Context(), nil))
-	p := ended[fleet.Proposed](b, b.c.GetWorkflow(t.Context(), id, ""), "retype-propose")
-	require.Equal(t, contract.Done, p.Outcome.Outcome, "%+v", p.Outcome.Refusal)
+	b.approve(asked, "retype-propose")
 	require.Equal(t, gp3, shape(asked))
 
-	res = rightsize("retype-enforce", contract.RightsizeInput{
+	res = b.rightsize("retype-enforce", contract.RightsizeInput{
 		Policy: enforced, Switches: []contract.Switch{{Mode: contract.Observe}, {Mode: contract.Enforce, Disk: string(enforcedDisk)}},
 	})
 	require.Equal(t, map[string]int{"retype": 1, "shrink": 1}, res.Totals.Wanted, "what was changed is as it should be")

@@ -45,11 +45,7 @@ func (a *app) runDiskDelete(ctx context.Context, ref string, o diskDeleteOptions
 	if ask && !ui.IsTerminal(a.streams.In) {
 		return exit.New(exit.Usage, "deleting a disk needs --yes when nobody is there to ask")
 	}
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		if ask {
 			if err := a.confirm(d, o.noSnapshot); err != nil {
 				return err

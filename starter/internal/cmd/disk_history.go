@@ -49,11 +49,7 @@ USED% the most that was occupied of the backing. JSON and YAML have the hours.`,
 
 func (a *app) runDiskHistory(ctx context.Context, ref string, o diskHistoryOptions) error {
 	since := time.Now().Add(-time.Duration(o.since)).UTC().Truncate(time.Hour)
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		reports, err := c.Inspect(ctx, contract.InspectInput{Disk: d.ID, History: true, Since: since})
 		if err != nil {
 			return err

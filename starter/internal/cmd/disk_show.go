@@ -27,11 +27,7 @@ func (a *app) newDiskShow() *cobra.Command {
 }
 
 func (a *app) runDiskShow(ctx context.Context, ref string) error {
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		var op *control.Running
 		switch r, err := c.Running(ctx, d); {
 		case err == nil:

@@ -40,11 +40,7 @@ func (a *app) runExpand(ctx context.Context, ref string, o expandOptions) error 
 	if err := invalid(in.Validate()); err != nil {
 		return err
 	}
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		in.Disk = d.ID
 		if o.dryRun {
 			return a.planExpand(ctx, c, d, in.SizeBytes)

@@ -36,11 +36,7 @@ fill; this is for making room ahead of time. The disk's own size does not change
 }
 
 func (a *app) runGrow(ctx context.Context, ref string, o growOptions) error {
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		summary := "grow " + d.String()
 		if o.to > 0 {
 			summary += " to " + o.to.String()

@@ -92,11 +92,7 @@ room back by itself. The room ends at the disk's own size: see ebb expand.`,
 }
 
 func (a *app) runHeadroom(ctx context.Context, ref string, o headroomOptions) error {
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		out := headroomView{Disk: d.ID, Name: d.Name, Bytes: o.bytes, Removed: o.remove, DryRun: o.dryRun}
 		if o.remove {
 			return a.removeHeadroom(ctx, c, d, out)

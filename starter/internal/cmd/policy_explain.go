@@ -133,11 +133,7 @@ func (a *app) subjectFor(ctx context.Context, args []string, o policyExplainOpti
 		}
 		return s, nil
 	}
-	err = a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, args[0])
-		if err != nil {
-			return err
-		}
+	err = a.withDisk(ctx, args[0], func(c *control.Client, d control.Disk) error {
 		reports, err := c.Inspect(ctx, contract.InspectInput{Disk: d.ID, History: true})
 		if err != nil {
 			return err

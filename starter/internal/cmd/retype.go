@@ -49,11 +49,7 @@ func (a *app) runRetype(ctx context.Context, ref string, o retypeOptions) error 
 	if err := invalid(in.Validate()); err != nil {
 		return err
 	}
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		in.Disk = d.ID
 		summary := fmt.Sprintf("retype %s", d)
 		if in.Type != "" {

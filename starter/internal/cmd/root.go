@@ -152,6 +152,17 @@ func (a *app) withClient(ctx context.Context, run func(*control.Client) error) e
 	return run(c)
 }
 
+// withDisk is withClient for a command on the disk that ref names.
+func (a *app) withDisk(ctx context.Context, ref string, run func(*control.Client, control.Disk) error) error {
+	return a.withClient(ctx, func(c *control.Client) error {
+		d, err := c.Resolve(ctx, ref)
+		if err != nil {
+			return err
+		}
+		return run(c, d)
+	})
+}
+
 // errorBody is an error under -o json.
 type errorBody struct {
 	Error errorDetail `json:"error"`

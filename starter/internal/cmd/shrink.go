@@ -66,11 +66,7 @@ func (a *app) runShrink(ctx context.Context, ref string, o shrinkOptions) error 
 	if err := invalid(in.Validate()); err != nil {
 		return err
 	}
-	return a.withClient(ctx, func(c *control.Client) error {
-		d, err := c.Resolve(ctx, ref)
-		if err != nil {
-			return err
-		}
+	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		in.Disk = d.ID
 		summary := "shrink " + d.String()
 		if o.to > 0 {
