@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,11 +41,15 @@ func module(cfg settings, log *slog.Logger, result app.Outcome) fx.Option {
 	)
 }
 
+// answerTimeout bounds one HTTP exchange with EC2, which answers within seconds.
+const answerTimeout = time.Minute
+
 // newEC2 uses the SDK's default chain. No call is made yet.
 func newEC2() (*awsec2.Client, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), app.StopTimeout)
 	defer cancel()
-	c, err := awsconfig.LoadDefaultConfig(ctx)
+	// A connection that hangs is given up: what waits for the answer may be a growth.
+	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(answerTimeout)))
 	if err != nil {
 		return nil, fmt.Errorf("aws settings: %w", err)
 	}

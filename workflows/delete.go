@@ -2,7 +2,9 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -55,11 +57,17 @@ func deleteDisk(ctx workflow.Context, op *operation, in contract.DeleteDiskInput
 		}
 	}
 	// 3. A last snapshot.
-	if active := facts.Active(); !in.SkipSnapshot && len(active) > 0 {
+	if last := lastOf(facts); !in.SkipSnapshot && len(last) > 0 {
 		err := op.step(ctx, contract.PhaseSnapshot, alone, func() error {
-			out, err := control(ctx, op, contract.SnapshotDisk, contract.SnapshotDiskInput{
-				Disk: op.disk, Node: op.node, Volumes: ids(active), Move: op.run, Reason: "before the disk's deletion",
-			}, brief)
+			op.wait(ctx, "the disk's last snapshot to be complete")
+			defer op.wait(ctx, "")
+			in := contract.SnapshotDiskInput{
+				Disk: op.disk, Volumes: ids(last), Move: op.run, Reason: "before the disk's deletion", Complete: true,
+			}
+			if op.node != "" && len(attachedTo(facts, op.node)) == len(last) {
+				in.Node = op.node
+			}
+			out, err := controlFor(ctx, op, contract.SnapshotDisk, in, long, lastSnapshotPatience)
 			op.result.Snapshot = strings.Join(out.Snapshots, ",")
 			return err
 		})
@@ -73,6 +81,16 @@ func deleteDisk(ctx workflow.Context, op *operation, in contract.DeleteDiskInput
 	}
 	op.undos, op.final = nil, true
 	return op.step(ctx, contract.PhaseRetire, alone, func() error { return op.deleteVolumes(ctx) })
+}
+
+// lastSnapshotPatience bounds the wait until a disk's last snapshot is complete: a
+// large volume's takes hours.
+const lastSnapshotPatience = 48 * time.Hour
+
+// lastOf is the volumes of which a disk's last snapshot is made: all but the
+// retired. Where an operation died, the tags may not say yet which one is active.
+func lastOf(f contract.DiskFacts) []contract.VolumeFacts {
+	return slices.DeleteFunc(slices.Clone(f.Volumes), func(v contract.VolumeFacts) bool { return v.Role == contract.RoleRetired })
 }
 
 func (op *operation) deleteVolumes(ctx workflow.Context) error {
@@ -112,7 +130,7 @@ func deleteWords(op *operation, facts contract.DiskFacts, in contract.DeleteDisk
 		w = append(w, fmt.Sprintf("unmount the disk on %s and take it down", op.node))
 	}
 	if !in.SkipSnapshot {
-		w = append(w, fmt.Sprintf("snapshot %s", strings.Join(ids(facts.Active()), ", ")))
+		w = append(w, fmt.Sprintf("snapshot %s", strings.Join(ids(lastOf(facts)), ", ")))
 	}
 	for _, v := range facts.Volumes {
 		w = append(w, fmt.Sprintf("delete volume %s (%d GiB, %s)", v.ID, v.SizeGiB, v.Role))

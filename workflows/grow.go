@@ -48,7 +48,7 @@ func grow(ctx workflow.Context, op *operation, in contract.GrowInput, name strin
 	}
 	if d.Enough {
 		return contract.Refuse(contract.NothingToGrow, "the backing has %d GiB: %s", d.GiB, d.Reason).
-			WithDisk(op.disk).WithNext("ask for a size to grow it all the same: toGiB")
+			WithDisk(op.disk).WithNext("ask for a size to grow it all the same: ebb grow --to")
 	}
 	op.planned(ctx, name, op.result.BeforeGiB, d.GiB, d.Reason)
 	if in.DryRun {

@@ -32,7 +32,7 @@ func RegisterInspect(r worker.WorkflowRegistry) {
 // disks it has, and its disks are reported without a measurement.
 func Inspect(ctx workflow.Context, in contract.InspectInput) (contract.InspectResult, error) {
 	if err := in.Validate(); err != nil {
-		return contract.InspectResult{Refusal: contract.Refuse(contract.BadInput, "%v", err)}, nil
+		return contract.InspectResult{Refusal: badInput(err)}, nil
 	}
 
 	// 1. What EC2 knows.
@@ -207,7 +207,7 @@ func historyInto(ctx workflow.Context, report *contract.DiskReport, since time.T
 // Preflight asks a node's agent what its kernel offers.
 func Preflight(ctx workflow.Context, in contract.PreflightNodeInput) (contract.PreflightNodeResult, error) {
 	if err := in.Validate(); err != nil {
-		return contract.PreflightNodeResult{Refusal: contract.Refuse(contract.BadInput, "%v", err)}, nil
+		return contract.PreflightNodeResult{Refusal: badInput(err)}, nil
 	}
 	res, err := contract.Preflight.Execute(askNode(ctx, in.Node), contract.PreflightInput{})
 	if err != nil {
@@ -252,7 +252,8 @@ func nodeRefusal(node string, err error) *contract.Refusal {
 	}
 	var app *temporal.ApplicationError
 	if errors.As(err, &app) {
-		return contract.Refuse(contract.NodeUnreachable, "node %s: %s", node, app.Message())
+		err = errors.New(app.Message())
 	}
-	return contract.Refuse(contract.NodeUnreachable, "node %s: %v", node, err)
+	return contract.Refuse(contract.NodeUnreachable, "node %s: %v", node, err).
+		WithNext("look at the agent's log and /readyz on the node")
 }

@@ -117,6 +117,9 @@ func badInput(err error) *contract.Refusal {
 	return contract.Refuse(contract.BadInput, "%v", err).WithNext("correct the input and start again")
 }
 
+// noActive is what to do about a disk without an active volume.
+const noActive = "look at the ebb:role tags of the disk's volumes in EC2 (ebb disk show); the headers on them are the truth"
+
 // finish undoes what a failed body left, serves signals that came late, and
 // turns the end into a result.
 func (op *operation) finish(ctx workflow.Context, err error) (contract.Result, error) {
@@ -192,7 +195,7 @@ func (op *operation) attachedFacts(ctx workflow.Context) (contract.DiskFacts, er
 	facts, err := op.located(ctx)
 	if err == nil && op.node == "" {
 		err = contract.Refuse(contract.NodeUnknown, "the disk is attached to no instance").
-			WithDisk(op.disk).WithNext("bring it to a node: start Rehome for it")
+			WithDisk(op.disk).WithNext("bring it to a node: ebb disk move --node")
 	}
 	return facts, err
 }

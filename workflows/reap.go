@@ -22,7 +22,7 @@ const cleansAtOnce = 8
 func Reap(ctx workflow.Context, in contract.ReapInput) (contract.ReapResult, error) {
 	r := &reap{in: in}
 	if err := in.Validate(); err != nil {
-		r.result.Refusal = contract.Refuse(contract.BadInput, "%v", err)
+		r.result.Refusal = badInput(err)
 		return r.result, nil
 	}
 	found, err := fleet.ListLeftovers.Execute(fleetControl(ctx), in)

@@ -64,7 +64,8 @@ func (op *operation) plot(ctx workflow.Context, in contract.RehomeInput) (haul, 
 	}
 	active := facts.Active()
 	if len(active) == 0 {
-		return h, contract.Refuse(contract.DiskIncomplete, "EC2 has no active volume of the disk").WithDisk(op.disk)
+		return h, contract.Refuse(contract.DiskIncomplete, "EC2 has no active volume of the disk").WithDisk(op.disk).
+			WithNext(noActive)
 	}
 	need := 0
 	for _, v := range facts.Volumes {
@@ -140,13 +141,13 @@ func (op *operation) plotFrom(ctx workflow.Context, in contract.RehomeInput, h *
 	h.force = in.Dead && !h.fromUp
 	if in.Dead && h.fromUp {
 		return contract.Refuse(contract.DiskBusy, "EC2 says that node %s is %s: a disk in use there would be torn away", h.from, state).
-			WithDisk(op.disk).WithNext("stop the instance first, or rehome without dead")
+			WithDisk(op.disk).WithNext("stop the instance first; or, while its agent answers, ebb disk move without --dead")
 	}
 	return nil
 }
 
 // bring carries out a rehome. It is safe to repeat; after a refusal the disk is
-// where it was.
+// where it was, and up unless a volume is stuck in coming off.
 func (op *operation) bring(ctx workflow.Context, in contract.RehomeInput) error {
 	h, err := op.plot(ctx, in)
 	if err != nil {
@@ -157,8 +158,12 @@ func (op *operation) bring(ctx workflow.Context, in contract.RehomeInput) error 
 	if h.from != "" {
 		op.node = h.from
 		if err := op.takeOff(ctx, h); err != nil {
-			if _, refused := contract.AsRefusal(err); refused {
+			r, refused := contract.AsRefusal(err)
+			if refused {
 				op.hauling = between
+			}
+			if refused && r.Code != contract.DetachStuck { // that one may come off at any moment
+				return errors.Join(err, op.upAgain(ctx, h))
 			}
 			return err
 		}
@@ -214,6 +219,24 @@ func (op *operation) takeOff(ctx workflow.Context, h haul) error {
 		}
 	}
 	return nil
+}
+
+// upAgain assembles a disk again whose first volume did not come off its node.
+func (op *operation) upAgain(ctx workflow.Context, h haul) error {
+	if !h.fromUp {
+		return nil
+	}
+	facts, err := control(ctx, op, contract.DescribeDisk, contract.DescribeDiskInput{Disk: op.disk}, brief)
+	if err != nil {
+		return err
+	}
+	here := attachedTo(facts, h.from)
+	if len(here) < len(h.move) {
+		op.assemble = true
+		return nil // some are off already: the next rehome goes on
+	}
+	_, err = node(ctx, op, contract.AssembleDisk, contract.AssembleDiskInput{Disk: op.disk, Volumes: here}, brief)
+	return err
 }
 
 // putOn attaches the disk's volumes to a node and assembles it there.

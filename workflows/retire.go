@@ -23,7 +23,7 @@ func Retire(ctx workflow.Context, in contract.RetireInput) (contract.Result, err
 		return result, nil
 	}
 	if err := in.Validate(); err != nil {
-		return refuse(contract.Refuse(contract.BadInput, "%v", err))
+		return refuse(badInput(err))
 	}
 	err := workflow.UpsertTypedSearchAttributes(ctx, attrDisk.ValueSet(string(in.Disk)), attrOperation.ValueSet(contract.RetireWorkflow), attrPhase.ValueSet(string(contract.PhaseRetire)))
 	if err != nil {

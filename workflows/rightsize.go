@@ -57,7 +57,7 @@ type rightsize struct {
 func Rightsize(ctx workflow.Context, in contract.RightsizeInput) (contract.RightsizeResult, error) {
 	r := &rightsize{in: in, rules: map[string]plan.Rule{}}
 	if err := in.Validate(); err != nil {
-		r.result.Refusal = contract.Refuse(contract.BadInput, "%v", err)
+		r.result.Refusal = badInput(err)
 		return r.result, nil
 	}
 	if r.in.Feed == 0 {

@@ -99,19 +99,23 @@ func (op *operation) usage(ctx workflow.Context, m contract.Measurement) plan.Us
 // extend brings the active backing to the decided size: by the last member when
 // EBS modifies it in time, else by another volume.
 func (op *operation) extend(ctx workflow.Context, m contract.Measurement, d plan.Decision) (contract.Measurement, error) {
-	if len(m.Members) == 0 {
-		return m, contract.Refuse(contract.DiskIncomplete, "the node names no member of the backing").WithDisk(op.disk)
-	}
-	last := m.Members[len(m.Members)-1]
-	// An earlier modification that the pool does not use yet costs nothing.
-	if last.DeviceBytes >= last.Bytes+contract.GiB {
+	// Earlier modifications that the pool does not use yet cost nothing.
+	for _, b := range m.Members {
+		if b.DeviceBytes < b.Bytes+contract.GiB {
+			continue
+		}
 		op.doing(ctx, contract.PhaseExtend)
-		grown, err := op.growBacking(ctx, last.Volume, last.DeviceBytes)
+		grown, err := op.growBacking(ctx, b.Volume, b.DeviceBytes)
 		if err != nil || plan.CeilGiB(grown.BackingBytes) >= d.GiB {
 			return grown, err
 		}
-		m, last = grown, grown.Members[len(grown.Members)-1]
+		m = grown
 	}
+	if len(m.Members) == 0 {
+		return m, contract.Refuse(contract.DiskIncomplete, "the node names no member of the backing").WithDisk(op.disk).
+			WithNext("attach the disk's active volumes to the node, and look at its agent's log")
+	}
+	last := m.Members[len(m.Members)-1]
 	missing := d.GiB - plan.CeilGiB(m.BackingBytes)
 	v, err := op.modify(ctx, last.Volume, plan.CeilGiB(last.Bytes)+missing)
 	if err == nil {
@@ -189,7 +193,8 @@ func (op *operation) addVolume(ctx workflow.Context, m contract.Measurement, lik
 		}
 	}
 	if in.Like == nil {
-		return contract.Refuse(contract.DiskIncomplete, "EC2 does not name a member of the backing as the disk's").WithDisk(op.disk).WithVolume(like)
+		return contract.Refuse(contract.DiskIncomplete, "EC2 does not name a member of the backing as the disk's").WithDisk(op.disk).WithVolume(like).
+			WithNext("look at the volume's ebb:disk and ebb:role tags: the header on it says what they should be")
 	}
 	in.SizeGiB = max(gib, plan.LeastGiB(in.Like, contract.VolumeSpec{}))
 	op.doing(ctx, contract.PhaseCreate)
@@ -203,17 +208,22 @@ func (op *operation) addVolume(ctx workflow.Context, m contract.Measurement, lik
 }
 
 // append attaches the remembered volume and makes it part of the backing. When
-// that is refused the volume is deleted again. It is safe to repeat.
+// that is refused the volume is deleted again, but only when the node says that it
+// is no member: a refusal may come after the header has it. It is safe to repeat.
 func (op *operation) append(ctx workflow.Context, m contract.Measurement) (contract.Measurement, error) {
 	v := *op.appending
 	if !member(m.Members, v.ID) {
 		grown, err := op.appendNew(ctx, v)
 		if err != nil {
-			if _, refused := contract.AsRefusal(err); refused {
-				op.appending = nil
-				return m, errors.Join(err, op.scrap(ctx, v))
+			if _, refused := contract.AsRefusal(err); !refused {
+				return m, err
 			}
-			return m, err
+			now, merr := node(ctx, op, contract.MeasureDisk, contract.MeasureDiskInput{Disk: op.disk}, brief)
+			if merr != nil || member(now.Members, v.ID) {
+				return m, err
+			}
+			op.appending = nil
+			return m, errors.Join(err, op.scrap(ctx, v))
 		}
 		m = grown
 	}

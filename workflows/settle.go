@@ -65,7 +65,8 @@ func (op *operation) settleVolume(ctx workflow.Context, v contract.VolumeFacts, 
 
 // retire tags a volume of an old generation, detaches it and leaves it to a
 // Retire workflow of its own, which outlives this one. The node uses nothing of
-// it any more. It is safe to repeat.
+// it any more. It is safe to repeat, and begins no second Retire of a volume: what
+// the first one left is Reap's.
 func (op *operation) retire(ctx workflow.Context, v contract.VolumeFacts, grace time.Duration) error {
 	if v.Role != contract.RoleRetired {
 		v.RetiredAt = workflow.Now(ctx)
@@ -92,7 +93,8 @@ func (op *operation) retire(ctx workflow.Context, v contract.VolumeFacts, grace 
 		WorkflowID:            contract.RetireWorkflowID(v.ID),
 		TaskQueue:             contract.ControlQueue,
 		ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_ABANDON,
-		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		// Once ended it stays so: somebody may have cancelled it to keep the volume.
+		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		StaticSummary:         "delete retired volume " + v.ID + " of " + string(op.disk),
 	})
 	in := contract.RetireInput{Disk: op.disk, Volume: v.ID, Generation: v.Generation, Grace: graceLeft(ctx, v, grace)}

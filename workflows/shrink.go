@@ -119,7 +119,8 @@ func (s *shrink) check(ctx workflow.Context) error {
 	s.facts, s.m = facts, m
 	s.old = facts.Active()
 	if len(s.old) == 0 {
-		return contract.Refuse(contract.DiskIncomplete, "EC2 has no active volume of the disk").WithDisk(s.disk)
+		return contract.Refuse(contract.DiskIncomplete, "EC2 has no active volume of the disk").WithDisk(s.disk).
+			WithNext(noActive)
 	}
 	s.like = fastest(s.old)
 	s.result.Generation, s.result.UsedBytes = m.Generation, m.PoolUsedBytes
@@ -160,7 +161,7 @@ func (s *shrink) takeUp(ctx workflow.Context) (bool, error) {
 // decide chooses the new size and looks whether the node can take it.
 func (s *shrink) decide(ctx workflow.Context) error {
 	floor := plan.LeastGiB(&s.like, s.in.Volume)
-	d, err := plan.ShrinkTarget(usageOf(s.m), s.plan, floor, s.copyBytes, s.in.ToGiB, !emptySpec(s.in.Volume))
+	d, err := plan.ShrinkTarget(usageOf(s.m), s.plan, floor, s.copyBytes, s.in.ToGiB, !emptySpec(s.in.Volume) || len(s.old) > 1)
 	if err != nil {
 		return err
 	}
@@ -238,14 +239,14 @@ func (s *shrink) waitForBackups(ctx workflow.Context) error {
 	var timeout *temporal.TimeoutError
 	if errors.As(err, &timeout) {
 		return contract.Refuse(contract.BackupRunning, "a backup of the disk did not end within %s", limit).
-			WithDisk(s.disk).WithNext("start again when it has ended, or give it longer: backupTimeoutNanos")
+			WithDisk(s.disk).WithNext("start again when it has ended, or give it longer: ebb shrink --backup-timeout")
 	}
 	return err
 }
 
 func (s *shrink) snapshot(ctx workflow.Context) error {
 	out, err := control(ctx, s.operation, contract.SnapshotDisk, contract.SnapshotDiskInput{
-		Disk: s.disk, Node: s.node, Volumes: ids(s.old), Move: s.move, Reason: "before a shrink",
+		Disk: s.disk, Node: s.node, Volumes: ids(s.old), Move: s.move, Reason: "before a shrink", Retention: s.in.Retention,
 	}, brief)
 	s.result.Snapshot = strings.Join(out.Snapshots, ",")
 	return err

@@ -47,6 +47,22 @@ func TestShrinkDryRunChangesNothing(t *testing.T) {
 	require.Equal(t, []string{"DescribeDisk", "MeasureDisk", "DescribeNode"}, w.calls)
 }
 
+// Two volumes are one after a shrink, also when they are no larger than what is
+// needed: the way out of a header that can list no more.
+func TestShrinkFoldsToTheSameSize(t *testing.T) {
+	w := made(t)
+	w.refuse["ModifyVolume"] = contract.Refuse(contract.ModificationLimit, "four in a day").WithNext("wait")
+	r := w.run(contract.GrowWorkflow, contract.GrowInput{Disk: disk, ToGiB: 25})
+	require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+	require.Len(t, r.Volumes, 2)
+	w.newEnv()
+	r = w.run(contract.ShrinkWorkflow, contract.ShrinkInput{Disk: disk, ToGiB: r.AfterGiB})
+	require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+	require.Equal(t, r.BeforeGiB, r.AfterGiB)
+	require.Len(t, r.Volumes, 1)
+	w.intact(nodeA)
+}
+
 func TestShrinkRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"fmt"
+
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -45,7 +47,7 @@ func (s *signals) listen(root, ctx workflow.Context, op *operation) {
 	on(ctx, s, contract.SignalRehome, func(in contract.RehomeInput) {
 		in.Disk = op.disk
 		if err := in.Validate(); err != nil {
-			op.progress.Refusal = contract.Refuse(contract.BadInput, "rehome: %v", err).WithDisk(op.disk)
+			op.progress.Refusal = badInput(fmt.Errorf("rehome: %w", err)).WithDisk(op.disk)
 			return
 		}
 		s.rehome = &in

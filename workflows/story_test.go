@@ -99,6 +99,21 @@ func TestGrow(t *testing.T) {
 		require.Len(t, w.vols, 1)
 		w.intact(nodeA)
 	})
+	t.Run("another volume, refused after it became part of the backing", func(t *testing.T) {
+		w := made(t)
+		w.refuse["ModifyVolume"] = contract.Refuse(contract.ModificationLimit, "no")
+		w.hook = func(name string, _ int, after bool) error {
+			if name == "AppendVolume" && after {
+				return contract.Refuse(contract.VolumeDamaged, "the pool is read-only")
+			}
+			return nil
+		}
+		w.use(19 * contract.GiB)
+		r := w.run(contract.GrowWorkflow, grow)
+		require.Equal(t, contract.VolumeDamaged, r.Refusal.Code)
+		require.Len(t, w.vols, 2)
+		w.intact(nodeA)
+	})
 	t.Run("a modification that came late", func(t *testing.T) {
 		w := made(t)
 		w.vols["vol-00000001"].SizeGiB = 30
@@ -312,6 +327,14 @@ func TestRehome(t *testing.T) {
 		r := w.run(contract.RehomeWorkflow, in)
 		require.Equal(t, contract.NodeUnsupported, r.Refusal.Code)
 		require.Equal(t, nodeA, r.Node)
+		w.intact(nodeA)
+	})
+	t.Run("it may not be detached: it is up where it was", func(t *testing.T) {
+		w := made(t)
+		w.refuse["DetachVolume"] = contract.Refuse(contract.PermissionMissing, "ec2:DetachVolume").WithNext("allow it")
+		r := w.run(contract.RehomeWorkflow, in)
+		require.Equal(t, contract.PermissionMissing, r.Refusal.Code)
+		require.Equal(t, 1, w.count("DisassembleDisk"))
 		w.intact(nodeA)
 	})
 	t.Run("a cancel does not leave it between", func(t *testing.T) {

@@ -36,8 +36,9 @@ type Backuper interface {
 	// snapshots do not count.
 	Running(ctx context.Context, volumes []string) ([]string, error)
 	// Snapshot makes, or finds, a crash-consistent copy of all volumes of the
-	// disk for the operation named Move, and returns one id per volume. It need
-	// not wait until the copy is complete, only until its moment is fixed.
+	// disk for the operation named Move, and returns one id per volume. Unless
+	// Complete is set it need not wait until the copy is complete, only until its
+	// moment is fixed.
 	Snapshot(ctx context.Context, in contract.SnapshotDiskInput) ([]string, error)
 }
 

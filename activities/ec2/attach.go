@@ -58,7 +58,7 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 		case elsewhere && time.Now().Before(until):
 			return false, nil // it may have been detached a moment ago
 		case elsewhere:
-			return false, contract.Refuse(contract.DiskBusy, "the volume is attached to %s", f.Node).WithNext("rehome the disk from there")
+			return false, contract.Refuse(contract.DiskBusy, "the volume is attached to %s", f.Node).WithNext("bring the disk from there to its node: ebb disk move --node")
 		case f.State == string(types.VolumeStateAvailable):
 			under = underway{patience: under.patience}
 			return false, a.tryAttach(ctx, in, taken)

@@ -28,7 +28,7 @@ func (a *Activities) CreateVolume(ctx context.Context, in contract.CreateVolumeI
 
 func (a *Activities) createVolume(ctx context.Context, in contract.CreateVolumeInput) (contract.VolumeFacts, error) {
 	if err := contract.ValidateToken(in.Move); err != nil {
-		return contract.VolumeFacts{}, contract.Refuse(contract.BadInput, "%v", err)
+		return contract.VolumeFacts{}, contract.Refuse(contract.BadInput, "%v", err).WithDisk(in.Disk).WithNext("correct the input and start again")
 	}
 	made, err := a.volumes(ctx, tagFilter(contract.TagDisk, string(in.Disk)), tagFilter(contract.TagMove, in.Move),
 		tagFilter(contract.TagIndex, strconv.Itoa(in.Index)), tagFilter(contract.TagGeneration, strconv.FormatUint(in.Generation, 10)))

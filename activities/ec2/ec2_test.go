@@ -383,6 +383,17 @@ func TestTagAndDelete(t *testing.T) {
 	_, err = f.TagVolume(t.Context(), contract.TagVolumeInput{Disk: other, Volume: v.ID, Role: contract.RoleActive, Generation: 1})
 	refused(t, err, contract.VolumeForeign)
 
+	_, err = f.DeleteVolume(t.Context(), retired)
+	refused(t, err, contract.DiskIncomplete)
+	next := createInput(5)
+	next.Generation, next.Move = 5, "run-2"
+	n, err := f.CreateVolume(t.Context(), next)
+	require.NoError(t, err)
+	_, err = f.DeleteVolume(t.Context(), retired)
+	refused(t, err, contract.DiskIncomplete)
+	_, err = f.TagVolume(t.Context(), contract.TagVolumeInput{Disk: disk, Volume: n.ID, Role: contract.RoleActive, Generation: 5})
+	require.NoError(t, err)
+
 	f.sim.AddFault(ec2sim.Fault{Action: "DeleteVolume", LoseAnswer: true})
 	require.NoError(t, f.until(func() error {
 		_, err := f.DeleteVolume(t.Context(), retired)
@@ -390,7 +401,7 @@ func TestTagAndDelete(t *testing.T) {
 	}))
 	_, err = f.DeleteVolume(t.Context(), retired)
 	require.NoError(t, err, "gone already")
-	require.Empty(t, f.sim.Volumes())
+	require.Len(t, f.sim.Volumes(), 1)
 }
 
 func TestSnapshots(t *testing.T) {
@@ -419,6 +430,17 @@ func TestSnapshots(t *testing.T) {
 	require.NoError(t, f.until(func() error { _, err := f.SnapshotDisk(t.Context(), in); return err }))
 	_, err = f.SnapshotDisk(t.Context(), contract.SnapshotDiskInput{Disk: disk})
 	require.Error(t, err)
+}
+
+// A disk's last snapshot is waited for: its volumes go next.
+func TestSnapshotWaitsUntilComplete(t *testing.T) {
+	f := start(t, func(o *ec2sim.Options) { o.Lag.Snapshot = ec2sim.Fixed(300 * time.Millisecond) })
+	v := f.create(2)
+	in := contract.SnapshotDiskInput{Disk: disk, Volumes: []string{v.ID}, Move: "run-1", Complete: true}
+	out, err := f.SnapshotDisk(t.Context(), in)
+	require.NoError(t, err)
+	require.Len(t, out.Snapshots, 1)
+	require.Equal(t, "completed", f.sim.Snapshots()[0].State)
 }
 
 func TestWaitForBackups(t *testing.T) {

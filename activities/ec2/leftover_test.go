@@ -157,6 +157,8 @@ func TestLeftoverSnapshots(t *testing.T) {
 		Snapshots: []ec2sim.Snapshot{
 			snap(diskID(1), week, shrink),
 			snap(diskID(1), 6*24*time.Hour, shrink),
+			snap(diskID(1), week, shrink, contract.TagRetention, "720h0m0s"),
+			snap(diskID(1), week, shrink, contract.TagRetention, "a month"),
 			snap(diskID(1), week, "before the disk's deletion"),
 			snap(diskID(1), week, shrink, contract.TagCluster, "another"),
 			noMove,
@@ -167,7 +169,7 @@ func TestLeftoverSnapshots(t *testing.T) {
 	var want ec2sim.Snapshot
 	for _, s := range f.sim.Snapshots() {
 		if s.Tags[contract.TagDisk] == string(diskID(1)) && s.Tags[contract.TagMove] != "" && s.Tags[contract.TagCluster] == "c1" &&
-			s.Description == "ebb disk "+string(diskID(1))+": "+shrink && time.Since(s.Start) > retention {
+			s.Description == "ebb disk "+string(diskID(1))+": "+shrink && time.Since(s.Start) > retention && s.Tags[contract.TagRetention] == "" {
 			want = s
 		}
 	}
@@ -180,7 +182,7 @@ func TestLeftoverSnapshots(t *testing.T) {
 	require.False(t, got[0].Suspect)
 
 	for _, s := range f.sim.Snapshots() {
-		if s.ID == want.ID || s.Tags[contract.TagDisk] == string(diskID(1)) && time.Since(s.Start) < retention {
+		if s.ID == want.ID || s.Tags[contract.TagDisk] == string(diskID(1)) && (time.Since(s.Start) < retention || s.Tags[contract.TagRetention] != "") {
 			continue
 		}
 		err := f.DeleteSnapshot(t.Context(), contract.DiskID(s.Tags[contract.TagDisk]), s.ID)
@@ -194,7 +196,7 @@ func TestLeftoverSnapshots(t *testing.T) {
 	require.Equal(t, 1, f.calls("DeleteSnapshot"))
 	require.NoError(t, f.DeleteSnapshot(t.Context(), diskID(1), want.ID), "it is gone already")
 	require.NoError(t, f.DeleteSnapshot(t.Context(), diskID(1), "snap-00000000000000099"))
-	require.Len(t, f.sim.Snapshots(), 6)
+	require.Len(t, f.sim.Snapshots(), 8)
 	require.Empty(t, f.leftovers())
 }
 

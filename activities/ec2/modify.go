@@ -33,7 +33,7 @@ func (a *Activities) modify(ctx context.Context, in contract.ModifyVolumeInput) 
 	if !fulfils(facts(v), in) && !leadsTo(m, in) {
 		if _, most := plan.SizeLimits(string(v.VolumeType)); in.SizeGiB > most {
 			return facts(v), contract.Refuse(contract.SizeLimit, "a %s volume has at most %d GiB, %d GiB were asked for", v.VolumeType, most, in.SizeGiB).
-				WithNext("append another volume, or move to another volume type")
+				WithNext("move the disk to another volume type: ebb shrink --type")
 		}
 		req := request(v, in)
 		if repeated(ctx) {

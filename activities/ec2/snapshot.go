@@ -59,6 +59,9 @@ func (s *Snapshots) Snapshot(ctx context.Context, in contract.SnapshotDiskInput)
 	have := map[string]string{} // by volume
 	for _, g := range groups {
 		set, err := s.group(ctx, in, g)
+		if err == nil && in.Complete {
+			err = s.completed(ctx, set)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -71,6 +74,31 @@ func (s *Snapshots) Snapshot(ctx context.Context, in contract.SnapshotDiskInput)
 		out[i] = have[v]
 	}
 	return out, nil
+}
+
+// completed waits until all of a set is complete. A snapshot that failed is an
+// error: another run makes a new set.
+func (s *Snapshots) completed(ctx context.Context, set snapshotSet) error {
+	o := s.Options
+	o.PollMax = max(o.PollMax, backupPollMax)
+	for _, snap := range set {
+		id := aws.ToString(snap.SnapshotId)
+		err := o.poll(ctx, "snapshot "+id+" is complete", func(ctx context.Context) (bool, error) {
+			out, err := s.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{id}, OwnerIds: []string{"self"}})
+			if err != nil || len(out.Snapshots) == 0 {
+				return false, err
+			}
+			now := out.Snapshots[0]
+			if now.State == types.SnapshotStateError {
+				return false, fmt.Errorf("snapshot %s failed: %s", id, aws.ToString(now.StateMessage))
+			}
+			return now.State == types.SnapshotStateCompleted, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // group finds or makes the snapshots of volumes that are taken together.
@@ -234,6 +262,9 @@ func (s *Snapshots) tags(in contract.SnapshotDiskInput, set string) []types.TagS
 	tags := map[string]string{contract.TagDisk: string(in.Disk), contract.TagMove: in.Move, contract.TagSet: set}
 	if s.Cluster != "" {
 		tags[contract.TagCluster] = s.Cluster
+	}
+	if in.Retention > 0 {
+		tags[contract.TagRetention] = in.Retention.String()
 	}
 	return []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot, Tags: tagList(tags)}}
 }

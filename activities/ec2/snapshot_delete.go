@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func (a *Activities) oldSnapshots(ctx context.Context, known map[contract.DiskID
 			for _, s := range page.Snapshots {
 				begun := aws.ToTime(s.StartTime)
 				disk, ok := a.made(s)
-				if !ok || !known[disk] || s.State == types.SnapshotStatePending || a.Now().Before(begun.Add(age.retention)) {
+				if !ok || !known[disk] || s.State == types.SnapshotStatePending || a.Now().Before(begun.Add(retentionOf(s, age.retention))) {
 					continue
 				}
 				out = append(out, contract.Leftover{
@@ -58,6 +59,20 @@ func (a *Activities) oldSnapshots(ctx context.Context, known map[contract.DiskID
 		}
 	}
 	return out, nil
+}
+
+// retentionOf is how long the snapshot says that it is to be kept, else otherwise.
+// What cannot be read is kept for ever.
+func retentionOf(s types.Snapshot, otherwise time.Duration) time.Duration {
+	tag, ok := tagMap(s.Tags)[contract.TagRetention]
+	if !ok {
+		return otherwise
+	}
+	d, err := time.ParseDuration(tag)
+	if err != nil || d < 0 {
+		return math.MaxInt64
+	}
+	return d
 }
 
 // DeleteSnapshot deletes a snapshot that Ebb took of the disk, while the disk

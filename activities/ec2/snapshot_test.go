@@ -42,7 +42,7 @@ func TestSnapshotIsMadeOnceWhileDescribesLag(t *testing.T) {
 		action := []string{"", "CreateSnapshot", "CreateSnapshots"}[n]
 		t.Run(action, func(t *testing.T) {
 			f := stale(t, 300*time.Millisecond, 600*time.Millisecond)
-			in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: f.attached(n), Move: "run-1"}
+			in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: f.attached(n), Move: "run-1", Retention: 36 * time.Hour}
 			f.sim.AddFault(ec2sim.Fault{Action: action, LoseAnswer: true})
 			_, err := f.SnapshotDisk(t.Context(), in)
 			require.Error(t, err)
@@ -51,6 +51,9 @@ func TestSnapshotIsMadeOnceWhileDescribesLag(t *testing.T) {
 			require.Len(t, out.Snapshots, n)
 			require.Equal(t, 1, f.calls(action))
 			require.Len(t, f.sim.Snapshots(), n)
+			for _, s := range f.sim.Snapshots() {
+				require.Equal(t, "36h0m0s", s.Tags[contract.TagRetention])
+			}
 		})
 	}
 }

@@ -85,9 +85,29 @@ func (a *Activities) mayDelete(ctx context.Context, in contract.DeleteVolumeInpu
 		if err != nil || !exists {
 			return nil, err
 		}
-		return deletable(*v, in), nil
+		if no := deletable(*v, in); no != nil || !slices.Equal(in.Roles, []contract.Role{contract.RoleRetired}) {
+			return no, nil
+		}
+		return a.replaced(ctx, *v, in.Disk)
 	})
 	return exists, err
+}
+
+// replaced refuses a retired volume whose disk has no sound active volume of a
+// later generation.
+func (a *Activities) replaced(ctx context.Context, v types.Volume, d contract.DiskID) (no, err error) {
+	f, err := a.DescribeDisk(ctx, contract.DescribeDiskInput{Disk: d})
+	if err != nil {
+		return nil, err
+	}
+	generation, err := strconv.ParseUint(tagOf(v.Tags, contract.TagGeneration), 10, 64)
+	for _, now := range f.Active() {
+		if err == nil && now.Generation > generation && now.State != string(types.VolumeStateError) {
+			return nil, nil
+		}
+	}
+	return contract.Refuse(contract.DiskIncomplete, "EC2 shows no sound active volume of a later generation, so this may be the disk's last copy; it is kept").
+		WithNext("bring the disk back from it (docs/recovery.md), or delete it by hand if nobody needs its data"), nil
 }
 
 // agreed looks again and again until nothing has spoken against what is to be done

@@ -50,13 +50,19 @@ func (o Options) poll(ctx context.Context, what string, look func(context.Contex
 		case time.Since(failing) > o.Outage:
 			return err
 		}
-		beat(ctx, what)
-		if err := sleep(ctx, pause/2+rand.N(pause/2+1)); err != nil {
-			return fmt.Errorf("waiting until %s: %w", what, err)
+		for left := pause/2 + rand.N(pause/2+1); left > 0; left -= beatEvery {
+			beat(ctx, what)
+			if err := sleep(ctx, min(left, beatEvery)); err != nil {
+				return fmt.Errorf("waiting until %s: %w", what, err)
+			}
 		}
 		pause = min(pause*3/2, o.PollMax)
 	}
 }
+
+// beatEvery is how often a long pause is a heartbeat: a step that does not beat for
+// 10 s may be taken for dead (settings).
+const beatEvery = 4 * time.Second
 
 // beat records a heartbeat.
 func beat(ctx context.Context, what string) {

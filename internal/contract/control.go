@@ -207,7 +207,9 @@ type TagVolumeInput struct {
 type DeleteVolumeInput struct {
 	Disk   DiskID `json:"disk"`
 	Volume string `json:"volume"`
-	Roles  []Role `json:"roles"` // the volume's tag must be one of these
+	// Roles: the volume's tag must be one of these. RoleRetired alone: the disk must
+	// have an active volume of a later generation, else this may be its last copy.
+	Roles []Role `json:"roles"`
 }
 
 // WaitForBackupsInput names volumes.
@@ -221,13 +223,18 @@ type WaitForBackupsResult struct {
 	Waited []string `json:"waited,omitempty"` // snapshot ids
 }
 
-// SnapshotDiskInput names the volumes of a disk, all attached to Node or none.
+// SnapshotDiskInput names the volumes of a disk: all attached to Node and taken at one
+// moment, or, without Node, each for itself.
 type SnapshotDiskInput struct {
 	Disk    DiskID   `json:"disk"`
 	Node    string   `json:"node,omitempty"`
 	Volumes []string `json:"volumes"`
 	Move    string   `json:"move"`
 	Reason  string   `json:"reason,omitempty"`
+	// Retention stands on the snapshots, for Reap. 0: Reap's own.
+	Retention time.Duration `json:"retentionNanos,omitempty"`
+	// Complete has it wait until the snapshots are complete: the volumes go next.
+	Complete bool `json:"complete,omitempty"`
 }
 
 // SnapshotDiskResult is one snapshot id per volume.

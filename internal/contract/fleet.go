@@ -257,7 +257,8 @@ type ReapInput struct {
 	// A retired volume's grace period counts beside it.
 	MinAge time.Duration `json:"minAgeNanos,omitempty"`
 	Grace  time.Duration `json:"graceNanos,omitempty"` // of retired volumes; 0: DefaultGrace
-	// SnapshotRetention of snapshots Ebb made before a move. 0: DefaultRetention.
+	// SnapshotRetention of snapshots Ebb made before a move that do not say
+	// themselves (TagRetention). 0: DefaultRetention.
 	SnapshotRetention time.Duration `json:"snapshotRetentionNanos,omitempty"`
 	// Delete removes what may be removed. False: only report it.
 	Delete   bool     `json:"delete,omitempty"`

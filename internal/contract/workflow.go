@@ -122,6 +122,7 @@ type ShrinkInput struct {
 	Verify        string        `json:"verify,omitempty"`       // VerifyFull or VerifyNone
 	ThrottleMiBs  int64         `json:"throttleMiBs,omitempty"` // 0: unlimited
 	SkipSnapshot  bool          `json:"skipSnapshot,omitempty"`
+	Retention     time.Duration `json:"snapshotRetentionNanos,omitempty"` // how long Reap leaves the snapshot; 0: as long as its input says
 	GracePeriod   time.Duration `json:"gracePeriodNanos,omitempty"` // how long the retired volume is kept; 0: DefaultGrace
 	BackupTimeout time.Duration `json:"backupTimeoutNanos,omitempty"`
 	DryRun        bool          `json:"dryRun,omitempty"`
@@ -141,8 +142,8 @@ func (in ShrinkInput) Validate() error {
 	if in.ThrottleMiBs < 0 {
 		errs = append(errs, errors.New("throttleMiBs: want 0 (unlimited) or more"))
 	}
-	if in.GracePeriod < 0 || in.BackupTimeout < 0 {
-		errs = append(errs, errors.New("gracePeriod, backupTimeout: want 0 or more"))
+	if in.GracePeriod < 0 || in.BackupTimeout < 0 || in.Retention < 0 {
+		errs = append(errs, errors.New("gracePeriod, backupTimeout, snapshotRetention: want 0 or more"))
 	}
 	return errors.Join(errs...)
 }

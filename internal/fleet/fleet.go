@@ -204,7 +204,7 @@ func Operation(d plan.Decision, r plan.Rule, base contract.Settings) (workflow s
 		}
 		in := contract.ShrinkInput{
 			Disk: d.Disk, ToGiB: d.GiB, Verify: r.Verify, ThrottleMiBs: r.ThrottleMiBs, SkipSnapshot: !r.Snapshot,
-			GracePeriod: r.GracePeriod, Settings: set,
+			Retention: r.SnapshotRetention, GracePeriod: r.GracePeriod, Settings: set,
 		}
 		// Where the policy chooses type or performance, the decision has chosen.
 		if r.FollowPeak || len(r.Types) > 0 {

@@ -320,13 +320,13 @@ func (p *Prober) tools(r *report) {
 		{"thin_restore", "no disk can be moved"},
 	} {
 		if path, err := p.LookPath(t.name); err != nil {
-			r.fail(true, "tool "+t.name, "install thin-provisioning-tools, or use the agent's container image", "not found: %s", t.missing)
+			r.fail(true, "tool "+t.name, "install thin-provisioning-tools", "not found: %s", t.missing)
 		} else {
 			r.ok("tool "+t.name, "%s", path)
 		}
 	}
 	if mkfs == 0 {
-		r.fail(false, "tools", "install xfsprogs or e2fsprogs, or use the agent's container image", "neither mkfs.xfs nor mkfs.ext4 is there: existing disks work, none can be created")
+		r.fail(false, "tools", "install xfsprogs or e2fsprogs", "neither mkfs.xfs nor mkfs.ext4 is there: existing disks work, none can be created")
 	}
 }
 

@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -37,21 +38,25 @@ func (m *Manager) Assemble(ctx context.Context, in contract.AssembleDiskInput) (
 	return out, err
 }
 
+// finishFormat is what to do about a volume whose formatting was interrupted.
+const finishFormat = "create the disk again with its id, which goes on where it was: ebb disk create NAME --id"
+
 // notThese says of the volumes that were attached for a disk, none of which is
 // its own, what they are; err when that is not known.
 func (m *Manager) notThese(ctx context.Context, in contract.AssembleDiskInput, err error) error {
+	next := fmt.Sprintf("find the disk's volume by its tag %s=%s in EC2; this one's tags are wrong", contract.TagDisk, in.Disk)
 	for _, id := range in.Volumes {
 		head, e := m.readHeader(ctx, id)
 		var r *contract.Refusal
 		switch {
 		case e == nil && head.Disk != string(in.Disk):
-			r = contract.Refuse(contract.VolumeForeign, "it belongs to disk %s", head.Disk)
+			r = contract.Refuse(contract.VolumeForeign, "it belongs to disk %s", head.Disk).WithNext("%s", next)
 		case errors.Is(e, format.ErrBlank), errors.Is(e, format.ErrForeign):
-			r = headerRefusal(id, e)
+			r = headerRefusal(id, e).WithNext("%s", next)
 		default:
 			continue
 		}
-		return r.WithDisk(in.Disk).WithVolume(id).WithNext("find the disk's volume by its tag %s=%s in EC2; this one's tags are wrong", contract.TagDisk, in.Disk)
+		return r.WithDisk(in.Disk).WithVolume(id)
 	}
 	return err
 }
@@ -68,7 +73,7 @@ func (m *Manager) assembleView(ctx context.Context, d contract.DiskID, h *handle
 	var none contract.Measurement
 	if v.active == nil {
 		return none, contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0]).
-			WithNext("run the CreateDisk workflow again")
+			WithNext(finishFormat)
 	}
 	// What grows during the swap must grow in this view.
 	before := h.view

@@ -100,7 +100,8 @@ func (m *Manager) attached(ctx context.Context, vols []string) error {
 // or that an earlier try for the same disk, generation and move wrote.
 func (m *Manager) initialise(ctx context.Context, head *format.Header, vols []string) (*backing, error) {
 	if len(vols) == 0 || len(vols) > format.MaxMembers {
-		return nil, contract.Refuse(contract.BadInput, "%d volumes", len(vols)).WithDisk(contract.DiskID(head.Disk))
+		return nil, contract.Refuse(contract.BadInput, "%d volumes", len(vols)).WithDisk(contract.DiskID(head.Disk)).
+			WithNext("give 1 to %d volumes", format.MaxMembers)
 	}
 	for _, id := range vols {
 		if err := m.claimable(ctx, id, head); err != nil {

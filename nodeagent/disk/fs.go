@@ -80,7 +80,7 @@ func (m mount) grow(ctx context.Context, dev string) error {
 func run(ctx context.Context, name string, args ...string) error {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
-		return contract.Refuse(contract.NodeUnsupported, "%s is missing", name).WithNext("install it on the node, or in the agent's image")
+		return contract.Refuse(contract.NodeUnsupported, "%s is missing", name).WithNext("install it on the node")
 	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))

@@ -16,7 +16,7 @@ func (m *Manager) open(ctx context.Context, d contract.DiskID, h *handle) (*view
 		return nil, err
 	}
 	if v.active == nil {
-		return nil, contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0])
+		return nil, contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0]).WithNext(finishFormat)
 	}
 	if _, err := m.DM.Info(topName(d)); err != nil {
 		// Attached but not up, e.g. after a reboot before the agent's start-up
@@ -137,7 +137,7 @@ func (m *Manager) Append(ctx context.Context, in contract.AppendVolumeInput) (co
 		grown := b.head.Clone()
 		grown.Members = append(grown.Members, format.Member{Volume: in.Volume})
 		if err := grown.Extend(i, uint64(n)); err != nil {
-			return none, contract.Refuse(contract.SizeLimit, "%v", err).WithDisk(in.Disk).WithVolume(in.Volume)
+			return none, contract.Refuse(contract.SizeLimit, "%v", err).WithDisk(in.Disk).WithVolume(in.Volume).WithNext("run ebb shrink, which folds the backing into one volume")
 		}
 		larger := &backing{head: b.head, vols: append(slices.Clone(b.vols), in.Volume)}
 		if err := m.save(ctx, larger, func(h *format.Header) { h.Members, h.Segments = grown.Members, grown.Segments }); err != nil {

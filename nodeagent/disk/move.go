@@ -43,7 +43,8 @@ func (m *Manager) PrepareMove(ctx context.Context, in contract.PrepareMoveInput)
 		return none, contract.Refuse(contract.DiskBusy, "move %s is running", a.head.Move).WithDisk(in.Disk).WithNext("watch or cancel it (ebb watch %s)", in.Disk)
 	}
 	if in.Generation != a.head.Generation+1 {
-		return none, contract.Refuse(contract.BadInput, "generation %d does not follow generation %d", in.Generation, a.head.Generation).WithDisk(in.Disk)
+		return none, contract.Refuse(contract.BadInput, "generation %d does not follow generation %d", in.Generation, a.head.Generation).WithDisk(in.Disk).
+			WithNext("start the operation again: it looks at the disk first")
 	}
 	head := newHeader(in.Disk, in.Generation, a.head.SizeBytes, a.head.BlockBytes)
 	head.Name, head.Filesystem, head.MountPath, head.ThinID = a.head.Name, a.head.Filesystem, a.head.MountPath, a.head.ThinID

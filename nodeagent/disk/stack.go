@@ -394,7 +394,7 @@ func premap(ctx context.Context, meta dm.Info, h *format.Header, used format.Bit
 	cmd.ExtraFiles = []*os.File{f}
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
-		return contract.Refuse(contract.NodeUnsupported, "thin_restore is missing").WithNext("install thin-provisioning-tools on the node, or in the agent's image")
+		return contract.Refuse(contract.NodeUnsupported, "thin_restore is missing").WithNext("install thin-provisioning-tools on the node")
 	}
 	if err != nil {
 		return fmt.Errorf("thin_restore: %w: %s", err, strings.TrimSpace(string(out)))
@@ -424,7 +424,7 @@ func checkPool(ctx context.Context, meta dm.Info) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, exec.ErrNotFound):
-		return contract.Refuse(contract.NodeUnsupported, "thin_check is missing").WithNext("install thin-provisioning-tools on the node, or in the agent's image")
+		return contract.Refuse(contract.NodeUnsupported, "thin_check is missing").WithNext("install thin-provisioning-tools on the node")
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}

@@ -56,7 +56,7 @@ func (m *Manager) Reclaim(ctx context.Context, d contract.DiskID) (contract.Trim
 	var out contract.TrimDiskResult
 	h := m.handle(d)
 	if !h.reclaiming.TryLock() {
-		return out, contract.Refuse(contract.DiskBusy, "a trim is running").WithDisk(d)
+		return out, contract.Refuse(contract.DiskBusy, "a trim is running").WithDisk(d).WithNext("wait until it has ended")
 	}
 	defer h.reclaiming.Unlock()
 	before, err := m.Measure(ctx, d)

@@ -274,7 +274,7 @@ func (v *view) headless(d contract.DiskID, finds, clones []find, absent func(str
 	case len(clones) > 0:
 		c := clones[0]
 		return contract.Refuse(contract.VolumeClone, "the header names volume %s: this one was made from its snapshot", c.head.Members[c.head.Index].Volume).
-			WithDisk(d).WithVolume(c.ID).WithNext("attach the original volume; a copy is used by restoring it as a disk of its own")
+			WithDisk(d).WithVolume(c.ID).WithNext("detach it and attach the original volume; a copy is brought up by hand alone, as docs/recovery.md says")
 	}
 	for _, f := range finds {
 		if errors.Is(f.err, format.ErrDamaged) || errors.Is(f.err, format.ErrNewer) {

@@ -24,9 +24,9 @@ const (
 	longestRetry   = 5 * time.Second
 	callTimeout    = 5 * time.Second
 	stopGrace      = 15 * time.Second
-	// maxActivities is far above what is in flight: waiting for EC2 costs a
-	// goroutine.
-	maxActivities = 500
+	// maxActivities is far above what is in flight, also when a whole fleet waits for
+	// its backups: waiting for EC2 costs a goroutine.
+	maxActivities = 5000
 )
 
 // Options of a Worker. Register is required.

@@ -52,7 +52,7 @@ func (a *app) runPreflight(ctx context.Context, o preflightOptions) error {
 			return ui.Table(w, []string{"", "CHECK", "FOUND", "NEXT"}, rows)
 		})
 		if err == nil && !res.OK {
-			return exit.Refusal(contract.Refuse(contract.NodeUnsupported, "Ebb cannot run on node %s: see the checks above", o.node))
+			return exit.Refusal(contract.Refuse(contract.NodeUnsupported, "Ebb cannot run on node %s", o.node).WithNext("do what the checks above name, then ask again"))
 		}
 		return err
 	})

@@ -18,6 +18,7 @@ type shrinkOptions struct {
 	verify     string
 	throttle   size.RateFlag
 	noSnapshot bool
+	retention  size.DurationFlag
 	grace      size.DurationFlag
 	backupWait size.DurationFlag
 }
@@ -46,6 +47,7 @@ more than its size; what is not given is never less than before.`,
 	f.StringVar(&o.verify, "verify", contract.VerifyFull, "full: compare every used byte before the swap; none")
 	f.Var(&o.throttle, "throttle", "copy no faster than this, such as 200MiB/s (default: no limit)")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "make no snapshot before the move")
+	f.Var(&o.retention, "snapshot-retention", "how long ebb reap leaves the snapshot, such as 30d (default 7d)")
 	f.Var(&o.grace, "grace", "how long to keep the old volume, such as 7d (default 24h)")
 	f.Var(&o.backupWait, "backup-timeout", "how long to wait for a running backup to end (default: the worker's)")
 	o.volume.bind(c)
@@ -61,7 +63,7 @@ func (a *app) runShrink(ctx context.Context, ref string, o shrinkOptions) error 
 	}
 	in := contract.ShrinkInput{
 		Disk: "d-00000000000000000", ToGiB: int64(o.to), Volume: spec, Verify: o.verify, ThrottleMiBs: int64(o.throttle),
-		SkipSnapshot: o.noSnapshot, GracePeriod: time.Duration(o.grace), BackupTimeout: time.Duration(o.backupWait), DryRun: o.dryRun,
+		SkipSnapshot: o.noSnapshot, Retention: time.Duration(o.retention), GracePeriod: time.Duration(o.grace), BackupTimeout: time.Duration(o.backupWait), DryRun: o.dryRun,
 	}
 	if err := invalid(in.Validate()); err != nil {
 		return err
