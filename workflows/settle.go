@@ -90,9 +90,9 @@ func (op *operation) retire(ctx workflow.Context, v contract.VolumeFacts, grace 
 		}
 	}
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:            contract.RetireWorkflowID(v.ID),
-		TaskQueue:             contract.ControlQueue,
-		ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_ABANDON,
+		WorkflowID:        contract.RetireWorkflowID(v.ID),
+		TaskQueue:         contract.ControlQueue,
+		ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
 		// Once ended it stays so: somebody may have cancelled it to keep the volume.
 		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		StaticSummary:         "delete retired volume " + v.ID + " of " + string(op.disk),

@@ -79,7 +79,7 @@ const (
 	TagSet        = "ebb:set" // of a snapshot: the call that made it
 	// TagRetention is how long a snapshot is kept, as time.ParseDuration reads it.
 	TagRetention = "ebb:retention"
-	TagNode       = "ebb:node"
+	TagNode      = "ebb:node"
 	// TagModified holds Unix times of the last modifications of the disk, joined by
 	// spaces, the oldest first, at most 8. EC2 itself tells only the last one.
 	TagModified = "ebb:modified"

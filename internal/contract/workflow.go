@@ -123,7 +123,7 @@ type ShrinkInput struct {
 	ThrottleMiBs  int64         `json:"throttleMiBs,omitempty"` // 0: unlimited
 	SkipSnapshot  bool          `json:"skipSnapshot,omitempty"`
 	Retention     time.Duration `json:"snapshotRetentionNanos,omitempty"` // how long Reap leaves the snapshot; 0: as long as its input says
-	GracePeriod   time.Duration `json:"gracePeriodNanos,omitempty"` // how long the retired volume is kept; 0: DefaultGrace
+	GracePeriod   time.Duration `json:"gracePeriodNanos,omitempty"`       // how long the retired volume is kept; 0: DefaultGrace
 	BackupTimeout time.Duration `json:"backupTimeoutNanos,omitempty"`
 	DryRun        bool          `json:"dryRun,omitempty"`
 	Settings      Settings      `json:"settings,omitzero"`
