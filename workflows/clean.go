@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -23,8 +22,10 @@ func Clean(ctx workflow.Context, in contract.CleanInput) (contract.Result, error
 		if err := op.step(ctx, contract.PhaseCheck, alone, func() error { return c.check(ctx) }); err != nil {
 			return err
 		}
+		// A disk must not fill up while what it does not need is looked at.
+		op.keepRoom(ctx)
 		for _, l := range in.Leftovers {
-			if err := op.step(ctx, contract.PhaseRetire, alone, func() error { return c.removeBesides(ctx, l) }); err != nil {
+			if err := op.step(ctx, contract.PhaseRetire, shared, func() error { return c.remove(ctx, l) }); err != nil {
 				return err
 			}
 		}
@@ -69,23 +70,6 @@ func (c *clean) check(ctx workflow.Context) error {
 func (c *clean) fate(l contract.Leftover, deleted bool, format string, args ...any) {
 	c.result.Fates = slices.DeleteFunc(c.result.Fates, func(f contract.Fate) bool { return f.Volume == l.Volume })
 	c.result.Fates = append(c.result.Fates, contract.Fate{Leftover: l, Deleted: deleted, Why: fmt.Sprintf(format, args...)})
-}
-
-// removeBesides makes the room that a filling disk asked for, and then removes: a
-// disk must not fill up while what it does not need is looked at.
-func (c *clean) removeBesides(ctx workflow.Context, l contract.Leftover) error {
-	for c.node != "" {
-		p, ok := c.signals.takePressure()
-		if !ok {
-			break
-		}
-		err := c.makeRoom(ctx, p)
-		c.noteRoom(ctx, p, err)
-		if errors.Is(err, errYield) {
-			return err
-		}
-	}
-	return c.remove(ctx, l)
 }
 
 // remove decides about one volume and carries it out. What a rehome has changed

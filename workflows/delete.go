@@ -48,10 +48,8 @@ func deleteDisk(ctx workflow.Context, op *operation, in contract.DeleteDiskInput
 	// 2. Take it down.
 	if up {
 		op.onUndo("assemble the disk again", func(ctx workflow.Context) error { return op.putBack(ctx, facts) })
-		err := op.step(ctx, contract.PhaseAbort, alone, func() error {
-			_, err := node(ctx, op, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: op.disk}, brief)
-			return err
-		})
+		op.keepRoom(ctx)
+		err := op.step(ctx, contract.PhaseAbort, alone, func() error { return op.takeDown(ctx) })
 		if err != nil {
 			return err
 		}

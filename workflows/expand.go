@@ -28,7 +28,8 @@ func Expand(ctx workflow.Context, in contract.ExpandInput) (contract.Result, err
 		if err != nil {
 			return err
 		}
-		return op.step(ctx, contract.PhaseExtend, alone, func() error {
+		op.keepRoom(ctx)
+		return op.step(ctx, contract.PhaseExtend, shared, func() error {
 			m, err := node(ctx, op, contract.ExpandDisk, contract.ExpandDiskInput{Disk: in.Disk, SizeBytes: in.SizeBytes}, brief)
 			if err == nil {
 				op.grown(m)

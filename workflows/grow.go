@@ -70,7 +70,7 @@ func grow(ctx workflow.Context, op *operation, in contract.GrowInput, name strin
 // growDecision decides with the pressure that came with the start, if any: it is
 // served by this growth.
 func (op *operation) growDecision(ctx workflow.Context, m contract.Measurement, in contract.GrowInput) (plan.Decision, error) {
-	u := op.usage(ctx, m)
+	u, how := op.usage(ctx, m), op.plan
 	if in.ToGiB != 0 {
 		if op.result.BeforeGiB < plan.CeilGiB(m.BackingBytes) && in.ToGiB <= plan.CeilGiB(m.BackingBytes) {
 			return plan.Decision{GiB: plan.CeilGiB(m.BackingBytes), Enough: true}, nil
@@ -82,9 +82,10 @@ func (op *operation) growDecision(ctx workflow.Context, m contract.Measurement, 
 		if p.Generation == m.Generation || p.Generation == 0 {
 			forced = forced || p.BackingBytes == 0 || m.BackingBytes <= p.BackingBytes
 			u.FillRate = max(u.FillRate, p.FillRate)
+			how, op.patience = op.asked(p)
 		}
 	}
-	return plan.GrowTarget(u, op.plan, forced)
+	return plan.GrowTarget(u, how, forced)
 }
 
 // incomingPressure takes a pressure signal of a move's new backing.

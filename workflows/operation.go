@@ -35,6 +35,8 @@ type operation struct {
 	disk contract.DiskID
 	set  contract.Settings
 	plan plan.Policy
+	// patience is how long the present growth waits for EBS to modify a volume.
+	patience time.Duration
 	// run names this operation's own volumes and snapshots in EC2's tags and is
 	// the id of its move. It survives a reset of the workflow.
 	run string
@@ -67,6 +69,7 @@ type operation struct {
 	turned   bool      // while hauling: a cancel was heard by whoever waits for the new node
 	rehomed  bool      // a rehome signal was carried out
 	closing  bool      // the room maker shall end
+	made     int       // how often it has made room
 }
 
 // undo is one registered compensation.
@@ -94,6 +97,7 @@ func operate(root workflow.Context, h header, body func(workflow.Context, *opera
 		result:   contract.Result{Disk: h.disk, Operation: h.name},
 		mu:       workflow.NewMutex(root),
 	}
+	op.patience = op.set.ModifyPatience
 	err := workflow.SetQueryHandler(root, contract.QueryProgress, func() (contract.Progress, error) { return op.progress, nil })
 	if err != nil {
 		return contract.Result{}, err

@@ -27,6 +27,7 @@ func Rehome(ctx workflow.Context, in contract.RehomeInput) (contract.Result, err
 		name: contract.RehomeWorkflow, disk: in.Disk, set: in.Settings, input: in.Validate(),
 		phases: []contract.Phase{contract.PhaseCheck, contract.PhaseRehome},
 	}, func(ctx workflow.Context, op *operation) error {
+		op.keepRoom(ctx)
 		return op.step(ctx, contract.PhaseRehome, alone, func() error {
 			if op.rehomed {
 				return nil // a signal said where to, later than the input
@@ -204,8 +205,8 @@ func (op *operation) bring(ctx workflow.Context, in contract.RehomeInput) error 
 // comes between; turnBack says when a cancel does.
 func (op *operation) takeOff(ctx workflow.Context, h haul) error {
 	if h.fromUp {
-		_, err := node(ctx, op, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: op.disk}, brief)
-		if err != nil {
+		// What waits to be written may be more than the pool has room for.
+		if err := op.takeDown(ctx); err != nil {
 			return err
 		}
 	}

@@ -28,12 +28,19 @@ func (op *operation) keepRoom(ctx workflow.Context) {
 				if !ok || op.closing {
 					return nil
 				}
-				err := op.makeRoom(ctx, p)
-				op.noteRoom(ctx, p, err)
+				_ = op.makeRoomFor(ctx, p)
 				return nil
 			})
 		}
 	})
+}
+
+// makeRoomFor makes room once, and deals with how that ends. The caller holds mu.
+func (op *operation) makeRoomFor(ctx workflow.Context, p contract.Pressure) error {
+	op.made++
+	err := op.makeRoom(ctx, p)
+	op.noteRoom(ctx, p, err)
+	return err
 }
 
 // noteRoom deals with the end of one attempt to make room.
@@ -59,6 +66,9 @@ func (op *operation) makeRoom(ctx workflow.Context, p contract.Pressure) error {
 		return err
 	}
 	if m.Move != nil && p.Generation == m.Move.Generation && p.Generation != m.Generation {
+		if op.undoing {
+			return nil // it goes
+		}
 		return op.growIncoming(ctx, m, p)
 	}
 	u := op.usage(ctx, m)
@@ -67,12 +77,23 @@ func (op *operation) makeRoom(ctx workflow.Context, p contract.Pressure) error {
 		u.FillRate = max(u.FillRate, p.FillRate)
 		forced = forced || m.BackingBytes <= p.BackingBytes || p.BackingBytes == 0
 	}
-	d, err := plan.GrowTarget(u, op.plan, forced)
+	how, patience := op.asked(p)
+	d, err := plan.GrowTarget(u, how, forced)
 	if err != nil || d.Enough {
 		return err
 	}
+	op.patience = patience
 	_, err = op.extend(ctx, m, d)
 	return err
+}
+
+// asked is how a growth that an agent asked for is planned, and how long it may wait
+// for EBS: as the signal says, in whatever operation it is heard.
+func (op *operation) asked(p contract.Pressure) (plan.Policy, time.Duration) {
+	if p.Settings == (contract.Settings{}) || p.Settings.Validate() != nil {
+		return op.plan, op.set.ModifyPatience
+	}
+	return plan.PolicyOf(p.Settings), p.Settings.WithDefaults().ModifyPatience
 }
 
 // measure asks the node, after finishing an append that was interrupted.
@@ -146,12 +167,12 @@ func modifyRefused(err error) bool {
 }
 
 // modify asks EBS for a larger volume and gives up waiting after
-// ModifyPatience; what comes late is found by the next growth.
+// the growth's patience; what comes late is found by the next growth.
 func (op *operation) modify(ctx workflow.Context, volume string, gib int64) (contract.VolumeFacts, error) {
 	op.doing(ctx, contract.PhaseModify)
 	timer, stop := workflow.WithCancel(ctx)
 	defer stop()
-	late := workflow.NewTimer(timer, op.set.ModifyPatience)
+	late := workflow.NewTimer(timer, op.patience)
 	call, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 
@@ -305,7 +326,9 @@ func (op *operation) growIncoming(ctx workflow.Context, m contract.Measurement, 
 		SizeBytes: m.SizeBytes, BackingBytes: backing, OverheadBytes: backing - mv.PoolBytes,
 		UsedBytes: mv.PoolUsedBytes, FillRate: p.FillRate,
 	}
-	d, err := plan.GrowTarget(u, op.plan, true)
+	how, patience := op.asked(p)
+	op.patience = patience
+	d, err := plan.GrowTarget(u, how, true)
 	if err == nil {
 		last := mv.Members[len(mv.Members)-1]
 		var v contract.VolumeFacts

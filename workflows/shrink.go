@@ -36,6 +36,7 @@ type shrink struct {
 	move      string
 	volume    string // the new backing's volume; empty until it is known
 	copyBytes int64  // what a move writes, as the node counts it; 0: unknown
+	seen      int    // modifications of the disk when it was located
 	resumed   bool   // the move was begun by an earlier workflow
 }
 
@@ -57,14 +58,22 @@ func Shrink(ctx workflow.Context, in contract.ShrinkInput) (contract.Result, err
 
 func (s *shrink) run(ctx workflow.Context) error {
 	// 1. Check: where the disk is, what it uses, what it needs.
-	if err := s.step(ctx, contract.PhaseCheck, alone, func() error { return s.check(ctx) }); err != nil {
+	if err := s.step(ctx, contract.PhaseCheck, alone, func() error { return s.locate(ctx) }); err != nil {
+		return err
+	}
+	if !s.in.DryRun {
+		s.keepRoom(ctx)
+		if err := s.again(ctx, shared, func() error { return s.trim(ctx) }); err != nil {
+			return err
+		}
+	}
+	if err := s.again(ctx, alone, func() error { return s.check(ctx) }); err != nil {
 		return err
 	}
 	if s.in.DryRun {
 		s.result.Steps = s.words()
 		return nil
 	}
-	s.keepRoom(ctx)
 
 	// 2. to 9. Everything up to the commit is undone when it fails, unless the
 	// node says that the commit had happened.
@@ -94,22 +103,34 @@ func joinUndo(err, undone error) error {
 	return fmt.Errorf("%w; undoing it stopped, the next operation on the disk takes it up: %w", err, undone)
 }
 
-// check is step 1. It finishes or drops what an earlier operation left.
+func (s *shrink) locate(ctx workflow.Context) (err error) {
+	s.facts, err = s.attachedFacts(ctx)
+	s.rehomed, s.seen = false, len(s.modified)
+	return err
+}
+
+// trim gives back what deleted files had. It writes out what waits to be written,
+// so that the pool may fill meanwhile.
+func (s *shrink) trim(ctx workflow.Context) error {
+	t, err := node(ctx, s.operation, contract.TrimDisk, contract.TrimDiskInput{Disk: s.disk}, brief)
+	s.m, s.copyBytes = t.Measurement, t.CopyBytes
+	return err
+}
+
+// check is the rest of step 1. It finishes or drops what an earlier operation left.
 func (s *shrink) check(ctx workflow.Context) error {
-	facts, err := s.attachedFacts(ctx)
-	if err != nil {
-		return err
+	moved := s.rehomed || len(s.modified) != s.seen // or it grew
+	if moved {
+		if err := s.locate(ctx); err != nil {
+			return err
+		}
 	}
-	var m contract.Measurement
-	if s.in.DryRun {
-		m, err = s.measure(ctx)
-	} else {
-		var t contract.TrimDiskResult
-		t, err = node(ctx, s.operation, contract.TrimDisk, contract.TrimDiskInput{Disk: s.disk}, brief)
-		m, s.copyBytes = t.Measurement, t.CopyBytes
-	}
-	if err != nil {
-		return err
+	facts, m := s.facts, s.m
+	var err error
+	if s.in.DryRun || moved {
+		if m, err = s.measure(ctx); err != nil {
+			return err
+		}
 	}
 	if !s.in.DryRun {
 		if facts, m, err = s.settle(ctx, facts, m, s.grace); err != nil {
@@ -205,7 +226,7 @@ func (s *shrink) relocate(ctx workflow.Context) error {
 	// 5. Attach it.
 	s.onUndo("detach the new volume", s.undoAttach)
 	if !s.resumed {
-		if err := s.step(ctx, contract.PhaseAttach, alone, func() error { return s.attach(ctx) }); err != nil {
+		if err := s.step(ctx, contract.PhaseAttach, shared, func() error { return s.attach(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -224,8 +245,10 @@ func (s *shrink) relocate(ctx workflow.Context) error {
 			return err
 		}
 	}
-	// 9. The new backing becomes the disk's.
-	return s.step(ctx, contract.PhaseCommit, alone, func() error { return s.commit(ctx) })
+	// 9. The new backing becomes the disk's. The swap waits for a pool that is full.
+	return s.step(ctx, contract.PhaseCommit, alone, func() error {
+		return s.besideRoom(ctx, func() error { return s.commit(ctx) })
+	})
 }
 
 func (s *shrink) waitForBackups(ctx workflow.Context) error {

@@ -13,7 +13,10 @@ import (
 // undoMove puts the disk back on the old backing. The node refuses when the
 // move was committed; then it measures generation g+1.
 func (s *shrink) undoMove(ctx workflow.Context) error {
-	_, err := node(ctx, s.operation, contract.AbortMove, s.moveInput(), brief)
+	err := s.besideRoom(ctx, func() error { // it waits for a pool that is full, as the commit does
+		_, err := node(ctx, s.operation, contract.AbortMove, s.moveInput(), brief)
+		return err
+	})
 	r, refused := contract.AsRefusal(err)
 	if !refused || r.Code != contract.MoveFailed {
 		return err

@@ -23,6 +23,11 @@ const (
 // between. Pause, cancel and rehome take effect before it.
 func (op *operation) step(ctx workflow.Context, phase contract.Phase, how sharing, fn func() error) error {
 	op.enter(ctx, phase)
+	return op.again(ctx, how, fn)
+}
+
+// again is another step of the same phase.
+func (op *operation) again(ctx workflow.Context, how sharing, fn func() error) error {
 	for {
 		if err := op.gate(ctx); err != nil {
 			return err
@@ -53,6 +58,43 @@ func (op *operation) locked(ctx workflow.Context, how sharing, fn func() error) 
 		defer op.mu.Unlock()
 	}
 	return fn()
+}
+
+// besideRoom runs fn, which waits for writes to a pool that may be full. The caller
+// holds mu. The room that was asked for already is made before; what is asked for
+// meanwhile is made beside fn, without mu.
+func (op *operation) besideRoom(ctx workflow.Context, fn func() error) error {
+	for {
+		p, ok := op.signals.takePressure()
+		if !ok {
+			break
+		}
+		if err := op.makeRoomFor(ctx, p); errors.Is(err, errYield) {
+			return err
+		}
+	}
+	op.mu.Unlock()
+	err := fn()
+	if lerr := op.mu.Lock(ctx); lerr != nil {
+		return lerr
+	}
+	return err
+}
+
+// takeDown disassembles the disk. The caller holds mu. It is done again when room was
+// made meanwhile: that brings a disk up.
+func (op *operation) takeDown(ctx workflow.Context) error {
+	for {
+		made := op.made
+		err := op.besideRoom(ctx, func() error {
+			made = op.made
+			_, err := node(ctx, op, contract.DisassembleDisk, contract.DisassembleDiskInput{Disk: op.disk}, brief)
+			return err
+		})
+		if err != nil || op.made == made {
+			return err
+		}
+	}
 }
 
 // gate is passed between steps: it carries out a rehome, holds while paused,

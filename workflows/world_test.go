@@ -103,6 +103,15 @@ func (w *world) called(name string, after bool) error {
 	return hook(name, n, after)
 }
 
+func (w *world) size(volume string) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if v := w.vols[volume]; v != nil {
+		return v.SizeGiB
+	}
+	return 0
+}
+
 func (w *world) count(name string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

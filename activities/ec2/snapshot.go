@@ -85,6 +85,9 @@ func (s *Snapshots) completed(ctx context.Context, set snapshotSet) error {
 		id := aws.ToString(snap.SnapshotId)
 		err := o.poll(ctx, "snapshot "+id+" is complete", func(ctx context.Context) (bool, error) {
 			out, err := s.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{id}, OwnerIds: []string{"self"}})
+			if code(err) == codeSnapshotNotFound { // a describe lags behind
+				return false, nil
+			}
 			if err != nil || len(out.Snapshots) == 0 {
 				return false, err
 			}

@@ -212,6 +212,10 @@ type Pressure struct {
 	BackingBytes int64  `json:"backingBytes"`
 	// FillRate in bytes per second over the last measurements; 0: unknown.
 	FillRate float64 `json:"fillRate,omitempty"`
+	// Settings are the growth's, as the agent knows them: the policy's with its
+	// ceiling, and the patience that the pool has. They hold in whatever operation
+	// hears of it. Empty: the operation's own.
+	Settings Settings `json:"settings,omitzero"`
 }
 
 // Throttle is the payload of SignalThrottle.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -235,6 +236,8 @@ func (c *weighing) gate() {
 		return
 	}
 	switch {
+	case c.f.Operation == MoveLeft:
+		c.hold(c.d.Wanted, WhyRunning, time.Time{}, "a move was begun and no operation is seen to carry it on; if none runs, ebb shrink %s takes it up", cmp.Or(c.f.Name, string(c.f.Disk)))
 	case c.f.Operation != "":
 		c.hold(c.d.Wanted, WhyRunning, time.Time{}, "%s runs on the disk", c.f.Operation)
 	case c.r.Mode != Enforce:

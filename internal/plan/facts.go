@@ -160,6 +160,10 @@ func modifiedOf(volumes []contract.VolumeFacts) []time.Time {
 	return slices.CompactFunc(all, time.Time.Equal)
 }
 
+// MoveLeft is the Operation of a disk with a move of which no operation is known: it
+// ended when its node was away for longer than it waits.
+const MoveLeft = "a move"
+
 // Measured is the facts with what the disk's node measured.
 func (f Facts) Measured(m contract.Measurement) Facts {
 	f.SizeBytes, f.OverheadBytes, f.UsedBytes = m.SizeBytes, m.OverheadBytes, m.PoolUsedBytes
@@ -168,7 +172,7 @@ func (f Facts) Measured(m contract.Measurement) Facts {
 		f.Node = m.Node
 	}
 	if m.Move != nil {
-		f.Operation = "a move"
+		f.Operation = MoveLeft
 	}
 	return f
 }

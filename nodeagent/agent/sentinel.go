@@ -255,8 +255,10 @@ func (s *Sentinel) call(ctx context.Context, ev disk.Event, attributes bool) err
 			temporal.NewSearchAttributeKeyKeyword(contract.AttrPhase).ValueSet(string(contract.PhaseCheck)),
 		)
 	}
-	_, err := s.signals.SignalWithStartWorkflow(ctx, id, contract.SignalPressure, ev.Pressure,
-		options, contract.GrowWorkflow, contract.GrowInput{Disk: ev.Disk, Reason: reason(ev), Settings: s.usage.growSettings(ev)})
+	pressure := ev.Pressure
+	pressure.Settings = s.usage.growSettings(ev)
+	_, err := s.signals.SignalWithStartWorkflow(ctx, id, contract.SignalPressure, pressure,
+		options, contract.GrowWorkflow, contract.GrowInput{Disk: ev.Disk, Reason: reason(ev), Settings: pressure.Settings})
 	return err
 }
 
