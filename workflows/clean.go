@@ -39,6 +39,8 @@ type clean struct {
 	facts contract.DiskFacts
 	// m is the disk as its node sees it; nil: it is up nowhere.
 	m *contract.Measurement
+	// ill is why the node the disk is attached to does not have it up.
+	ill *contract.Refusal
 }
 
 func (c *clean) check(ctx workflow.Context) error {
@@ -49,15 +51,16 @@ func (c *clean) check(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	c.facts, c.m, c.rehomed = facts, nil, false
+	c.facts, c.m, c.ill, c.rehomed = facts, nil, nil, false
 	if c.node == "" {
 		return nil
 	}
 	// A node that does not answer is not waited for: the disk's lock is for what
 	// the disk needs.
 	m, err := contract.MeasureDisk.Execute(askNode(ctx, c.node), contract.MeasureDiskInput{Disk: c.disk})
-	if _, refused := contract.AsRefusal(err); refused {
-		return nil // attached, and not assembled
+	if r, refused := contract.AsRefusal(err); refused {
+		c.ill = r
+		return nil
 	}
 	if err != nil {
 		return nodeRefusal(c.node, err).WithDisk(c.disk)
@@ -99,6 +102,10 @@ func (c *clean) remove(ctx workflow.Context, l contract.Leftover) error {
 	}
 	if c.m != nil && (member(c.m.Members, v.ID) || c.m.Move != nil && member(c.m.Move.Members, v.ID)) {
 		c.fate(l, false, "kept: node %s uses it, whatever its tags say", c.node)
+		return nil
+	}
+	if v.Role == contract.RoleRetired && c.ill != nil {
+		c.fate(l, false, "kept: node %s does not have the disk up (%s), and until it does an older generation may be all there is", c.node, c.ill)
 		return nil
 	}
 	if v.Role == contract.RoleRetired && !c.replaced(*v) {

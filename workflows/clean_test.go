@@ -101,3 +101,16 @@ func TestCleanDoesNotWaitForADeadNode(t *testing.T) {
 	require.Less(t, w.env.Now().Sub(begun), 10*time.Minute)
 	require.NotNil(t, w.vols[l.Volume])
 }
+
+// TestCleanKeepsTheFallback: while the node does not have the disk up, an older
+// generation may be all there is.
+func TestCleanKeepsTheFallback(t *testing.T) {
+	w := made(t)
+	l := w.left(1, contract.RoleRetired, 0)
+	w.refuse[string(contract.MeasureDisk)] = contract.Refuse(contract.VolumeDamaged, "both headers are damaged").WithNext("restore it")
+	r := w.run(contract.CleanWorkflow, contract.CleanInput{Disk: disk, Leftovers: []contract.Leftover{l}})
+	require.Len(t, r.Fates, 1)
+	require.False(t, r.Fates[0].Deleted)
+	require.Contains(t, r.Fates[0].Why, "both headers are damaged")
+	require.NotNil(t, w.vols[l.Volume])
+}

@@ -88,6 +88,26 @@ func TestStories(t *testing.T) {
 		require.NoError(t, b.nodes.Verify(d, nodeA))
 	})
 
+	story("a retired volume that is kept", func(t *testing.T, b *bench, d contract.DiskID) {
+		b.create(d)
+		r := b.run(d, contract.ShrinkWorkflow, contract.ShrinkInput{Disk: d}, "")
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		id := contract.RetireWorkflowID(r.Retired[0])
+		require.NoError(t, b.c.CancelWorkflow(t.Context(), id, ""))
+		var kept contract.Result
+		require.NoError(t, b.c.GetWorkflow(t.Context(), id, "").Get(t.Context(), &kept))
+		require.Equal(t, contract.Cancelled, kept.Outcome)
+
+		// The next move finds it retired, and its grace over.
+		r = b.run(d, contract.ShrinkWorkflow, contract.ShrinkInput{Disk: d, Volume: contract.VolumeSpec{ThroughputMiBs: 250}, GracePeriod: time.Millisecond}, "")
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		desc, err := b.c.DescribeWorkflowExecution(t.Context(), id, "")
+		require.NoError(t, err)
+		require.Equal(t, "Completed", desc.WorkflowExecutionInfo.Status.String())
+		require.NoError(t, b.c.GetWorkflow(t.Context(), id, "").Get(t.Context(), &kept))
+		require.Equal(t, contract.Cancelled, kept.Outcome, "no second one was begun")
+	})
+
 	story("refused", func(t *testing.T, b *bench, d contract.DiskID) {
 		run := b.start(d, contract.ShrinkWorkflow, map[string]string{"disk": string(d)})
 		r := b.end(run, "refused")
