@@ -301,7 +301,7 @@ func TestSentinelAtTheCeiling(t *testing.T) {
 		require.LessOrEqual(t, asked, 2)
 		require.NotZero(t, asked)
 		require.InDelta(t, 1, counted(t, metrics, "ebb_disk_ceiling_alerts_total"), 0)
-		presses(6*time.Hour + 30*time.Minute) // told again after 1 and 3 hours
+		presses(6 * time.Hour) // told again after 1 and 3 hours
 		require.Len(t, f.sent(), asked+2)
 		presses(24 * time.Hour) // after 7 and 15
 		require.InDelta(t, asked+4, len(f.sent()), 1)
