@@ -1,10 +1,8 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"os"
-	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/volume"
@@ -12,10 +10,6 @@ import (
 
 // verifyChunk is how much is read at once from each leg.
 const verifyChunk = 4 << 20
-
-// settle is how long a difference may last: a write that reached one leg and is
-// on its way to the other.
-const settle = 10 * time.Second
 
 // VerifyMove reads every used byte from both legs, past the page cache, and
 // compares. It is safe to repeat.
@@ -60,6 +54,7 @@ func (m *Manager) VerifyMove(ctx context.Context, in contract.MoveInput, report 
 		return out, err
 	}
 	t := newTracker(contract.PhaseVerify)
+	l := legs{in, v, fo, fn}
 	a, b := volume.AlignedBuffer(verifyChunk), volume.AlignedBuffer(verifyChunk)
 	for _, r := range runs {
 		for off := r.start; off < r.start+r.length; {
@@ -73,14 +68,12 @@ func (m *Manager) VerifyMove(ctx context.Context, in contract.MoveInput, report 
 					continue
 				}
 			}
-			same, err := m.compare(ctx, in, v, fo, fn, a[:n], b[:n], int64(off))
+			again, err := m.compare(ctx, l, a[:n], b[:n], int64(off))
 			if err != nil {
 				return out, err
 			}
 			out.VerifiedBytes += int64(n)
-			if !same {
-				out.Retried += int64(n)
-			}
+			out.Retried += int64(again)
 			off += n
 			report(t.at(out.VerifiedBytes, total))
 		}
@@ -108,53 +101,6 @@ func (m *Manager) provenBefore(ctx context.Context, in contract.MoveInput) (*car
 		return nil, nil, ctx.Err()
 	}
 	return c, unchanged, nil
-}
-
-// compare reads a chunk from both legs until they agree. first tells whether
-// they did at once.
-func (m *Manager) compare(ctx context.Context, in contract.MoveInput, v *view, fo, fn *os.File, a, b []byte, off int64) (first bool, err error) {
-	first = true
-	for deadline := time.Now().Add(settle); ; first = false {
-		if err := ctx.Err(); err != nil {
-			return first, err
-		}
-		if _, err := fo.ReadAt(a, off); err != nil {
-			return first, cannotRead(in.Disk, v.active.vols[0], oldError{off, len(a), err})
-		}
-		if _, err := fn.ReadAt(b, off); err != nil {
-			return first, contract.Refuse(contract.MoveFailed, "cannot read %d bytes at %d back: %v", len(b), off, err).WithDisk(in.Disk).WithVolume(v.incoming.vols[0]).
-				WithNext("cancel the move and try again with another volume")
-		}
-		if bytes.Equal(a, b) {
-			return first, nil
-		}
-		// A discard that passed a copy under way leaves old bytes in the new leg
-		// where the old one has nothing any more: no file owns them.
-		if same, err := m.sameWhereMapped(ctx, in.Disk, v.active, a, b, uint64(off)); err != nil || same {
-			return first, err
-		}
-		if time.Now().After(deadline) {
-			return first, contract.Refuse(contract.MoveFailed, "the copy differs from the original at byte %d", off).WithDisk(in.Disk).WithVolume(v.incoming.vols[0]).
-				WithNext("cancel the move (the original is untouched) and report this")
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// sameWhereMapped compares only blocks that the old backing still holds.
-func (m *Manager) sameWhereMapped(ctx context.Context, d contract.DiskID, o *backing, a, b []byte, off uint64) (bool, error) {
-	same := true
-	err := m.mappedLocked(ctx, d, o, func(start, length uint64) error {
-		lo, hi := max(start, off), min(start+length, off+uint64(len(a)))
-		if lo < hi && !bytes.Equal(a[lo-off:hi-off], b[lo-off:hi-off]) {
-			same = false
-		}
-		return nil
-	})
-	return same, err
 }
 
 // mappedLocked maps under the disk's lock: a pool has one metadata snapshot.

@@ -117,8 +117,16 @@ var mutants = []mutant{
 		"thinmap.MakeExtendable(dev, volume.AlignedBuffer(thinmap.BlockBytes))", "error(nil)", "TestNodeCommitOfFullMove",
 	},
 	{
-		"verification", "differences are not looked at", "verify.go",
-		"		if bytes.Equal(a, b) {\n			return first, nil", "		if bytes.Equal(a, b) || true {\n			return first, nil", "TestNodeVerifyFindsDamage",
+		"verification", "differences are not looked at", "compare.go",
+		"		if p := (piece{at, min(pieceBytes, len(a)-at)}); !p.same(a, b) {", "		if p := (piece{at, min(pieceBytes, len(a)-at)}); !p.same(a, a) {", "TestNodeVerifyFindsDamage",
+	},
+	{
+		"verification", "what differed is read again and not compared", "compare.go",
+		"			if !p.same(a, b) {\n				still =", "			if !p.same(a, a) {\n				still =", "TestNodeVerifyHotChunk",
+	},
+	{
+		"verification", "what differed is taken for unmapped", "compare.go",
+		"		if lo < hi && !bytes.Equal(", "		if lo > hi && !bytes.Equal(", "TestNodeVerifyFindsDamage",
 	},
 }
 
