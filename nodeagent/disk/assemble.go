@@ -113,14 +113,12 @@ func (m *Manager) assembleView(ctx context.Context, d contract.DiskID, h *handle
 
 // assembleTop builds the stacks a view needs and the top device over them.
 func (m *Manager) assembleTop(ctx context.Context, d contract.DiskID, h *handle, v *view) error {
+	if err := m.proveLegs(ctx, v); err != nil {
+		return err
+	}
 	if a := v.active; a.head.MovePhase == format.Committing && v.peered() {
 		// The commit had not happened: the peer is still incoming.
 		if err := m.save(ctx, a, func(h *format.Header) { h.MovePhase = format.Copying }); err != nil {
-			return err
-		}
-	}
-	if v.moving() {
-		if err := m.proveLegs(ctx, d, v); err != nil {
 			return err
 		}
 	}

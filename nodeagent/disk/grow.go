@@ -73,6 +73,9 @@ func (m *Manager) GrowBacking(ctx context.Context, in contract.GrowBackingInput)
 	if i < 0 {
 		return none, contract.Refuse(contract.VolumeForeign, "it is not part of the disk's backing").WithDisk(in.Disk).WithVolume(in.Volume).WithNext("run ebb disk show %s", in.Disk)
 	}
+	if err := m.proveBacking(ctx, b); err != nil {
+		return none, err
+	}
 	if err := m.extend(ctx, in.Disk, b, i, uint64(now)); err != nil {
 		return none, err
 	}
@@ -111,6 +114,9 @@ func (m *Manager) Append(ctx context.Context, in contract.AppendVolumeInput) (co
 		return none, err
 	}
 	b := v.active
+	if err := m.proveActive(ctx, v); err != nil {
+		return none, err
+	}
 	i := slices.Index(b.vols, in.Volume)
 	if i < 0 {
 		if len(b.vols) == format.MaxMembers {
@@ -175,6 +181,9 @@ func (m *Manager) Expand(ctx context.Context, in contract.ExpandDiskInput) (cont
 		return none, err
 	}
 	a := v.active
+	if err := m.proveActive(ctx, v); err != nil {
+		return none, err
+	}
 	switch {
 	case uint64(in.SizeBytes) < a.head.SizeBytes:
 		return none, contract.Refuse(contract.BadInput, "a disk of %d bytes cannot become smaller (%d); its backing can", a.head.SizeBytes, in.SizeBytes).

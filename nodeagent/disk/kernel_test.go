@@ -52,7 +52,8 @@ type bench struct {
 	made    int
 	step    func(string) error
 
-	mirrorAlone bool // there is no pre-copy
+	mirrorAlone bool           // there is no pre-copy
+	locator     volume.Locator // nil: the bench's
 }
 
 var serial struct {
@@ -90,8 +91,12 @@ func newBench(t *testing.T) *bench {
 
 // restart makes a new manager, as a new agent process would.
 func (b *bench) restart() {
+	at := b.locator
+	if at == nil {
+		at = volume.Auto(b.dm)
+	}
 	m, err := disk.NewManager(disk.Options{
-		Node: "i-00000001", DM: b.dm, Locator: volume.Auto(b.dm), Logger: slog.New(slog.NewTextHandler(b.t.Output(), nil)),
+		Node: "i-00000001", DM: b.dm, Locator: at, Logger: slog.New(slog.NewTextHandler(b.t.Output(), nil)),
 		OnStep: func(s string) error {
 			if b.step != nil {
 				return b.step(s)

@@ -219,7 +219,7 @@ func (m *Manager) build(ctx context.Context, b *backing, fresh func(meta dm.Info
 	if err != nil {
 		return dm.Info{}, err
 	}
-	meta, err := m.ensure(name+partMeta, metaTable...)
+	meta, err := m.ensureSlices(b, format.Meta, metaTable)
 	if err != nil {
 		return dm.Info{}, err
 	}
@@ -265,11 +265,11 @@ func (m *Manager) buildPool(ctx context.Context, b *backing) error {
 	if err != nil {
 		return err
 	}
-	meta, err := m.ensure(name+partMeta, metaTable...)
+	meta, err := m.ensureSlices(b, format.Meta, metaTable)
 	if err != nil {
 		return err
 	}
-	data, err := m.ensure(name+partData, dataTable...)
+	data, err := m.ensureSlices(b, format.Data, dataTable)
 	if err != nil {
 		return err
 	}

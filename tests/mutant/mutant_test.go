@@ -105,6 +105,14 @@ var mutants = []mutant{
 		"v.peered() && v.incoming.head.MovePhase == format.Copying", "v.peered() && v.incoming.head.MovePhase == format.Committing", "^TestPowerCut/half-mirrored",
 	},
 	{
+		"detached in use", "a running pool is put over a volume that came back", "legs.go",
+		"t.Params != want[i].Params", "t.Params != want[i].Params && false", "TestNodeVolumeComesBackInUse",
+	},
+	{
+		"detached in use", "a disk in use is put over a generation from elsewhere", "legs.go",
+		"used && !running", "used && !running && false", "TestNodeMovedElsewhereInUse",
+	},
+	{
 		"full pools wait", "the kernel's minute is left in force and new pools fail at once", "stack.go",
 		"b.head.BlockBytes/sector, m.markBlocks(b)))", "b.head.BlockBytes/sector, m.markBlocks(b), \"error_if_no_space\"))", "TestNodeFullPoolWaits",
 	},
