@@ -99,11 +99,12 @@ func (m *Manager) assembleView(ctx context.Context, d contract.DiskID, h *handle
 		if err != nil {
 			return none, err
 		}
-		if err := mountAt(top, contract.Filesystem(v.active.head.Filesystem), mountPath); err != nil {
+		fs := contract.Filesystem(v.active.head.Filesystem)
+		if err := h.aside(func() error { return mountAt(top, fs, mountPath) }); err != nil { // it replays the journal
 			return none, err
 		}
-		if mountPath != v.active.head.MountPath {
-			if err := m.save(ctx, v.active, func(h *format.Header) { h.MountPath = mountPath }); err != nil {
+		if a := h.view.active; mountPath != a.head.MountPath {
+			if err := m.save(ctx, a, func(h *format.Header) { h.MountPath = mountPath }); err != nil {
 				return none, err
 			}
 		}
@@ -219,12 +220,21 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 		return err
 	}
 	defer h.reclaiming.Unlock()
+	m.flushMount(d)
+	if err := m.step(ctx, "flushed"); err != nil {
+		return err
+	}
 	if _, err := m.lock(ctx, d); err != nil {
 		return err
 	}
 	defer h.mu.Unlock()
 	if top, err := m.DM.Info(topName(d)); err == nil {
-		if err := unmount(d, top.Dev); err != nil {
+		if h.view == nil { // what grows during the unmount grows in a view
+			if v, err := m.look(ctx, d); err == nil && v.active != nil {
+				h.view = v
+			}
+		}
+		if err := h.aside(func() error { return unmount(d, top.Dev) }); err != nil {
 			return err
 		}
 	}
@@ -242,6 +252,18 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 	m.unthrottle(d)
 	m.Forget(d) // where the disk goes, others tell what is wanted of it
 	return nil
+}
+
+// flushMount writes out what a disk's filesystem has in memory, so that its unmount
+// has little to write. Nothing waits for it, and what fails here the unmount meets.
+func (m *Manager) flushMount(d contract.DiskID) {
+	top, err := m.DM.Info(topName(d))
+	if err != nil {
+		return
+	}
+	if mnt, ok, err := mountOf(top.Dev); err == nil && ok {
+		_ = syncMount(mnt)
+	}
 }
 
 // endTrim waits for the end of a Reclaim, which gives way, and allows no other

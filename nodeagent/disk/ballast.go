@@ -84,7 +84,7 @@ func (m *Manager) failing(d contract.DiskID, h *handle) bool {
 // one at a time. The caller holds the disk's lock. False: a ballast that is not
 // wanted any more may come out of the change that is under way; look again soon.
 func (m *Manager) limit(ctx context.Context, d contract.DiskID, h *handle, handle func(Event)) bool {
-	if h.swapping {
+	if h.lent() {
 		return true
 	}
 	fail := m.failing(d, h)

@@ -30,10 +30,10 @@ func (m *Manager) open(ctx context.Context, d contract.DiskID, h *handle) (*view
 	return v, nil
 }
 
-// openLive is open, during a swap too: then the view is the swapping
-// operation's, and stays so.
+// openLive is open, while the lock is lent too: then the view is that of the
+// operation which lent it, and stays so.
 func (m *Manager) openLive(ctx context.Context, d contract.DiskID, h *handle) (*view, error) {
-	if h.swapping && h.view != nil {
+	if h.lent() && h.view != nil {
 		return h.view, nil
 	}
 	if err := h.swapped(ctx, d); err != nil { // the first assembly
@@ -212,7 +212,7 @@ func (m *Manager) Expand(ctx context.Context, in contract.ExpandDiskInput) (cont
 	if mnt, ok, err := mountOf(top.Dev); err != nil {
 		return none, err
 	} else if ok {
-		if err := mnt.grow(ctx, dm.DevPath(top)); err != nil {
+		if err := h.aside(func() error { return mnt.grow(ctx, dm.DevPath(top)) }); err != nil {
 			return none, err
 		}
 	}

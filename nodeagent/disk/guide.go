@@ -136,7 +136,7 @@ const (
 // by a quarter is left: a look finds the rest. Only by a policy, never during a
 // move. The caller holds the disk's lock, and the pool is not full.
 func (m *Manager) mark(d contract.DiskID, h *handle, low int64) {
-	if m.guide(d) == nil || h.swapping || h.view.incoming != nil || time.Since(h.marked) < markInterval {
+	if m.guide(d) == nil || h.lent() || h.view.incoming != nil || time.Since(h.marked) < markInterval {
 		return
 	}
 	b := h.view.active

@@ -66,7 +66,7 @@ func (m *Manager) inUse(dev *volume.Device, d contract.DiskID) (bool, error) {
 			return true, nil
 		}
 		defer h.mu.Unlock()
-		if h.swapping {
+		if h.lent() {
 			return true, nil
 		}
 	}

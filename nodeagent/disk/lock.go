@@ -46,8 +46,8 @@ func (m mutex) lock(ctx context.Context) error {
 	}
 }
 
-// lock takes a disk's lock, when no swap is under way. The caller unlocks the
-// handle.
+// lock takes a disk's lock, when it is not lent (see swap and aside). The caller
+// unlocks the handle.
 func (m *Manager) lock(ctx context.Context, d contract.DiskID) (*handle, error) {
 	h, err := m.lockLive(ctx, d)
 	if err != nil {
@@ -60,8 +60,8 @@ func (m *Manager) lock(ctx context.Context, d contract.DiskID) (*handle, error) 
 	return h, nil
 }
 
-// lockLive takes a disk's lock even during a swap. The holder must then take the
-// handle's view as it is, and change nothing that the swapping operation relies
+// lockLive takes a disk's lock even when it is lent. The holder must then take the
+// handle's view as it is, and change nothing that the operation which lent it relies
 // on but what the view's backings consist of.
 func (m *Manager) lockLive(ctx context.Context, d contract.DiskID) (*handle, error) {
 	h := m.handle(d)
@@ -92,10 +92,32 @@ func (h *handle) swap(f func() error) error {
 	return f()
 }
 
-// swapped waits for the end of a swap. The caller holds the lock, and holds it
-// again when this returns.
+// aside runs f, which mounts, unmounts or grows the filesystem, without the lock.
+// What f writes may wait for a full pool to grow, as a swap may, or be held by a
+// mirror whose new leg has failed: other than during a swap such a leg is dropped
+// meanwhile, so the handle's view may be another afterwards.
+func (h *handle) aside(f func() error) error {
+	h.mounting = true
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		for h.swapping { // a failed leg is being dropped
+			h.over.Wait()
+		}
+		h.mounting = false
+		h.over.Broadcast()
+	}()
+	return f()
+}
+
+// lent tells that an operation which changes the disk has given the lock up for a
+// while. The caller holds it.
+func (h *handle) lent() bool { return h.swapping || h.mounting }
+
+// swapped waits until the lock is not lent. The caller holds it, and holds it again
+// when this returns.
 func (h *handle) swapped(ctx context.Context, d contract.DiskID) error {
-	if !h.swapping {
+	if !h.lent() {
 		return nil
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -104,7 +126,7 @@ func (h *handle) swapped(ctx context.Context, d contract.DiskID) error {
 		h.over.Broadcast()
 	})
 	defer stop()
-	for h.swapping {
+	for h.lent() {
 		if err := ctx.Err(); err != nil {
 			return busy(d, err)
 		}

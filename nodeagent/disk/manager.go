@@ -52,12 +52,14 @@ type Manager struct {
 //
 // A swap of the top device's table waits for the I/O that is inside it. That I/O
 // may itself wait for a full pool to grow, so the lock is given up during a swap
-// (swapping says so): operations that change a disk's backings or tables wait
-// until it is over, growing and measuring do not (see lockLive).
+// (swapping says so), and while the filesystem is mounted, unmounted or grown, which
+// writes (mounting): operations that change a disk's backings or tables wait until
+// it is over, growing and measuring do not (see lockLive).
 type handle struct {
 	mu       mutex
-	over     sync.Cond // of mu: a swap has ended
+	over     sync.Cond // of mu: it is not lent any more
 	swapping bool
+	mounting bool
 	view     *view                        // as last read; nil: not assembled here
 	failure  map[string]*contract.Refusal // by move: why it was dropped
 	untold   []Event                      // failures that Watch has not reported yet

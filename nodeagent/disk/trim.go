@@ -87,7 +87,7 @@ func (m *Manager) Reclaim(ctx context.Context, d contract.DiskID) (contract.Trim
 		return out, err
 	}
 	defer h.mu.Unlock()
-	if h.view == nil || h.swapping {
+	if h.view == nil || h.lent() {
 		return out, errMoving
 	}
 	if err := m.commitPool(h.view.active); err != nil {

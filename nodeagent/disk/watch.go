@@ -79,7 +79,7 @@ func (m *Manager) inspect(ctx context.Context, d contract.DiskID, handle func(Ev
 	if !h.mu.TryLock() {
 		return false
 	}
-	if h.view == nil && !h.swapping {
+	if h.view == nil && !h.lent() {
 		if v, err := m.look(ctx, d); err != nil || v.active == nil {
 			h.mu.Unlock()
 			return true

@@ -136,6 +136,22 @@ var mutants = []mutant{
 		"verification", "what differed is taken for unmapped", "compare.go",
 		"		if lo < hi && !bytes.Equal(", "		if lo > hi && !bytes.Equal(", "TestNodeVerifyFindsDamage",
 	},
+	{
+		"full pools wait", "a mount keeps the growth out that it waits for", "assemble.go",
+		"h.aside(func() error { return mountAt(top, fs, mountPath) })", "mountAt(top, fs, mountPath)", "TestNodeMountAtFullPool",
+	},
+	{
+		"full pools wait", "an unmount keeps the growth out that it waits for", "assemble.go",
+		"h.aside(func() error { return unmount(d, top.Dev) })", "unmount(d, top.Dev)", "TestNodeUnmountAtFullPool/flushed",
+	},
+	{
+		"full pools wait", "a filesystem's growth keeps the pool's out", "grow.go",
+		"h.aside(func() error { return mnt.grow(ctx, dm.DevPath(top)) })", "mnt.grow(ctx, dm.DevPath(top))", "TestNodeExpandAtFullPool/xfs",
+	},
+	{
+		"I2", "a leg that fails while the disk is unmounted is not dropped", "assemble.go",
+		"h.aside(func() error { return unmount(", "h.swap(func() error { return unmount(", "TestNodeNewVolumeFailsInUnmount",
+	},
 }
 
 func TestMutantsDie(t *testing.T) {
