@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -183,9 +184,24 @@ func (b *bench) fill(n int64) {
 	require.NoError(b.t, err)
 }
 
+// failsWhenFull tells which of the disk's pools fail writes that find no room.
+func (b *bench) failsWhenFull() (pools []string) {
+	for _, name := range b.devices() {
+		if strings.HasSuffix(name, "-pool") {
+			_, table, err := b.dm.Table(name)
+			require.NoError(b.t, err)
+			if strings.Contains(table[0].Params, dm.ErrorIfNoSpace) {
+				pools = append(pools, name)
+			}
+		}
+	}
+	return pools
+}
+
 // check remounts the disk, reads every acknowledged write back from the volumes
 // and lets fsck look.
 func (b *bench) check(fs contract.Filesystem) acked.Report {
+	require.Empty(b.t, b.failsWhenFull())
 	run(b.t, "umount", b.mount)
 	run(b.t, "mount", "-t", string(fs), "/dev/mapper/ebb-"+string(b.disk), b.mount)
 	r, err := acked.Check(b.mount, b.journal)

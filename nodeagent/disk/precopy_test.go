@@ -212,6 +212,30 @@ func TestNodePrecopyGoesOn(t *testing.T) {
 	b.check(contract.Ext4)
 }
 
+// TestNodeAssembledDuringPrecopy: the disk is assembled again while the pre-copy runs
+// (a node that was cut off for a while). What that does to a backing which may be given
+// up does not stay with it: the pool waits when it is full, once it is the disk's.
+func TestNodeAssembledDuringPrecopy(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 2*gib, gib)
+	b.fill(50 * mib)
+	in := b.prepare("m-1", 512*mib)
+	b.step = func(s string) error {
+		if s == "proven" {
+			_, err := b.Assemble(t.Context(), contract.AssembleDiskInput{Disk: b.disk})
+			require.NoError(t, err)
+			require.Equal(t, []string{"ebb-" + string(b.disk) + "-g2-pool"}, b.failsWhenFull())
+		}
+		return nil
+	}
+	_, err := b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	b.step = nil
+	require.Empty(t, b.failsWhenFull())
+	b.commit(in)
+	b.check(contract.XFS)
+}
+
 // TestNodePrecopyFindsDamage: what reached the new volume wrong is found by the
 // comparison, and copied again.
 func TestNodePrecopyFindsDamage(t *testing.T) {

@@ -138,7 +138,8 @@ func (m *Manager) restoreCopyJob() { _ = os.WriteFile(copyJobParam, []byte(m.cop
 
 // sameTable compares what decides where data goes. The kernel prints a
 // thin-pool's features in its own order and number, so of a pool only length,
-// devices and block size count; a mirror's log parameters are printed in full.
+// devices, block size and what it does when it is full count; a mirror's log
+// parameters are printed in full.
 func sameTable(a, b []dm.Target) bool {
 	if len(a) != len(b) {
 		return false
@@ -146,6 +147,9 @@ func sameTable(a, b []dm.Target) bool {
 	for i := range a {
 		pa, pb := a[i].Params, b[i].Params
 		if a[i].Type == "thin-pool" {
+			if strings.Contains(pa, dm.ErrorIfNoSpace) != strings.Contains(pb, dm.ErrorIfNoSpace) {
+				return false
+			}
 			pa, pb = firstWords(pa, 3), firstWords(pb, 3)
 		}
 		if a[i].Start != b[i].Start || a[i].Length != b[i].Length || a[i].Type != b[i].Type || strings.Join(strings.Fields(pa), " ") != strings.Join(strings.Fields(pb), " ") {

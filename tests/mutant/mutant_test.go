@@ -137,6 +137,10 @@ var mutants = []mutant{
 		"		if lo < hi && !bytes.Equal(", "		if lo > hi && !bytes.Equal(", "TestNodeVerifyFindsDamage",
 	},
 	{
+		"full pools wait", "a pool that was to be given up fails its writes ever after", "stack.go",
+		"if strings.Contains(pa, dm.ErrorIfNoSpace) != strings.Contains(pb, dm.ErrorIfNoSpace) {", "if false {", "TestNodeAssembledDuringPrecopy",
+	},
+	{
 		"full pools wait", "a mount keeps the growth out that it waits for", "assemble.go",
 		"h.aside(func() error { return mountAt(top, fs, mountPath) })", "mountAt(top, fs, mountPath)", "TestNodeMountAtFullPool",
 	},
