@@ -59,12 +59,15 @@ func (m *Manager) ensure(name string, table ...dm.Target) (dm.Info, error) {
 				return info, err
 			}
 		}
-		_, now, err := m.DM.Table(name)
+		info, now, err := m.DM.Table(name)
 		if err != nil {
 			return info, err
 		}
 		if sameTable(now, table) {
-			return info, nil
+			if info.InactivePresent { // loaded by an agent that died before its swap: it holds what it names
+				err = m.DM.Clear(name)
+			}
+			return info, err
 		}
 	}
 	return m.replace(name, table...)

@@ -81,6 +81,10 @@ var mutants = []mutant{
 		"if sameTable(now, table) {", "if len(now) == len(table) {", "TestNodeAgentDies/abort",
 	},
 	{
+		"I3", "a table that a dead agent has loaded stays", "stack.go",
+		"if info.InactivePresent {", "if false {", "TestNodeAgentDiesBeforeSwap/abort",
+	},
+	{
 		"I4", "an abort leaves the move in the old header", "abort.go",
 		"m.save(ctx, a, endMove); err != nil {\n		// One of the two", "m.save(ctx, a, func(*format.Header) {}); err != nil {\n		// One of the two", "TestNodeStaleLogIsNeverResumed",
 	},

@@ -1,0 +1,52 @@
+package disk_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/nodeagent/dm"
+)
+
+// TestNodeAgentDiesBeforeSwap: the agent is killed when it has loaded the first mirror
+// and not swapped it in. What that names can be taken down all the same: the move is
+// aborted, or begun anew by the next agent.
+func TestNodeAgentDiesBeforeSwap(t *testing.T) {
+	for _, then := range []string{"abort", "start", "go on"} {
+		t.Run(then, func(t *testing.T) {
+			b := newBench(t)
+			b.create(contract.XFS, 2*gib, 512*mib)
+			b.fill(20 * mib)
+			in := b.prepare("m-1", 512*mib)
+			b.die("log-a", func() error {
+				_, err := b.Evacuate(t.Context(), in, silent)
+				return err
+			})
+			top := "ebb-" + string(b.disk)
+			dev := func(part string) dm.Dev {
+				i, err := b.dm.Info(top + part)
+				require.NoError(t, err)
+				return i.Dev
+			}
+			_, err := b.dm.Load(top, false, dm.Mirror(uint64(2*gib/512), dev("-g2-loga"), 8192, dev("-g1"), dev("-g2-gate")))
+			require.NoError(t, err)
+			b.restart()
+			switch then {
+			case "abort":
+				_, err = b.AbortMove(t.Context(), in)
+				require.NoError(t, err)
+				require.Len(t, b.devices(), 5)
+			case "start":
+				b.nextAgent()
+				require.Len(t, b.devices(), 5)
+			}
+			if then != "abort" {
+				_, err = b.Evacuate(t.Context(), in, silent)
+				require.NoError(t, err)
+				b.commit(in)
+			}
+			b.check(contract.XFS)
+		})
+	}
+}
