@@ -337,10 +337,15 @@ func (m *Manager) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
 		return nil, err
 	}
 	for _, i := range list {
-		if strings.HasPrefix(i.Name, "ebb-") && i.UUID == uuidOf(i.Name) && i.Suspended {
-			if _, err := m.DM.Resume(i.Name, dm.ResumeFlags{NoFlush: true, Internal: true}); err != nil {
-				m.Logger.Error("resume a suspended device", "device", i.Name, "error", err)
-			}
+		if !strings.HasPrefix(i.Name, "ebb-") || i.UUID != uuidOf(i.Name) {
+			continue
+		}
+		is, err := m.DM.Info(i.Name) // the list does not say it
+		if err == nil && is.Suspended {
+			_, err = m.DM.Resume(i.Name, dm.ResumeFlags{NoFlush: true, Internal: true})
+		}
+		if err != nil {
+			m.Logger.Error("resume a suspended device", "device", i.Name, "error", err)
 		}
 	}
 	finds, err := m.scan(ctx)

@@ -137,12 +137,14 @@ func (b *bench) create(fs contract.Filesystem, size, backing int64) contract.Mea
 	return m
 }
 
-// devices are the device-mapper devices of the disk.
+// devices are the device-mapper devices of the disk, none of them suspended.
 func (b *bench) devices() (names []string) {
 	list, err := b.dm.List()
 	require.NoError(b.t, err)
 	for _, i := range list {
 		if len(i.Name) > 3+len(b.disk) && i.Name[:4+len(b.disk)] == "ebb-"+string(b.disk) {
+			i, err := b.dm.Info(i.Name) // the list does not say it
+			require.NoError(b.t, err)
 			require.False(b.t, i.Suspended, "%s is suspended", i.Name)
 			names = append(names, i.Name)
 		}

@@ -1,12 +1,15 @@
 package disk_test
 
 import (
+	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/nodeagent/dm"
+	"github.com/ebb-storage/ebb/tests/node"
 )
 
 // TestNodeAgentDiesBeforeSwap: the agent is killed when it has loaded the first mirror
@@ -49,4 +52,38 @@ func TestNodeAgentDiesBeforeSwap(t *testing.T) {
 			b.check(contract.XFS)
 		})
 	}
+}
+
+// TestNodeSuspendedIsResumed: a device that is suspended is resumed first of all, also
+// when its disk cannot be brought up; and one that cannot run with the table it has, as
+// the kernel leaves a pool whose table it has refused, gets the right one.
+func TestNodeSuspendedIsResumed(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 2*gib, 512*mib)
+	b.fill(20 * mib)
+	top := "ebb-" + string(b.disk)
+
+	run(t, "dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", top)
+	b.host.SetFault(b.vols[0], node.Fault{Kind: node.FaultErrorReads})
+	b.restart()
+	_, err := b.Reconcile(t.Context())
+	require.NoError(t, err)
+	b.host.SetFault(b.vols[0], node.Fault{})
+	within(t, 10*time.Second, "a look at the devices", func() { require.Len(t, b.devices(), 5) })
+	b.fill(10 * mib)
+
+	pool := top + "-g1-pool"
+	_, table, err := b.dm.Table(pool)
+	require.NoError(t, err)
+	table[0].Length /= 2
+	run(t, "dmsetup", "reload", "--noudevsync", pool, "--table", table[0].String())
+	out, err := exec.Command("dmsetup", "resume", "--noflush", "--nolockfs", "--noudevsync", pool).CombinedOutput()
+	require.Error(t, err, "%s", out)
+	is, err := b.dm.Info(pool)
+	require.NoError(t, err)
+	require.True(t, is.Suspended)
+	b.nextAgent()
+	require.Len(t, b.devices(), 5)
+	b.fill(10 * mib)
+	b.check(contract.XFS)
 }

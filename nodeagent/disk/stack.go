@@ -55,8 +55,9 @@ func (m *Manager) ensure(name string, table ...dm.Target) (dm.Info, error) {
 		return info, fmt.Errorf("device %s is not Ebb's: its uuid is %q", name, info.UUID)
 	case info.ActivePresent:
 		if info.Suspended {
-			if info, err = m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true}); err != nil {
-				return info, err
+			if _, err := m.DM.Resume(name, dm.ResumeFlags{NoFlush: true, Internal: true}); err != nil {
+				m.Logger.Warn("resume a device; it gets its table anew", "device", name, "error", err)
+				break // its live table is one that the kernel has refused
 			}
 		}
 		info, now, err := m.DM.Table(name)

@@ -85,6 +85,14 @@ var mutants = []mutant{
 		"if info.InactivePresent {", "if false {", "TestNodeAgentDiesBeforeSwap/abort",
 	},
 	{
+		"I3", "what is suspended stays so when the disk cannot be brought up", "assemble.go",
+		"if err == nil && is.Suspended {", "if err == nil && is.Suspended && i.Suspended {", "TestNodeSuspendedIsResumed",
+	},
+	{
+		"I3", "a device that cannot run with its table does not get another", "stack.go",
+		"break // its live table", "return info, err // its live table", "TestNodeSuspendedIsResumed",
+	},
+	{
 		"I4", "an abort leaves the move in the old header", "abort.go",
 		"m.save(ctx, a, endMove); err != nil {\n		// One of the two", "m.save(ctx, a, func(*format.Header) {}); err != nil {\n		// One of the two", "TestNodeStaleLogIsNeverResumed",
 	},
