@@ -413,6 +413,7 @@ func (m *Manager) reconcile(ctx context.Context, d contract.DiskID, finds []find
 		return err
 	}
 	defer h.mu.Unlock()
+	m.stopCounting(d, h) // what a dead agent counted proves nothing
 	v, err := m.lookAmong(finds, d)
 	if err != nil {
 		return err

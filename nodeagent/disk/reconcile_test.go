@@ -87,3 +87,35 @@ func TestNodeSuspendedIsResumed(t *testing.T) {
 	b.fill(10 * mib)
 	b.check(contract.XFS)
 }
+
+// TestNodeDeadAgentsCountsEnd: the kernel counts a disk's I/O for a move until its end.
+// The next agent, which cannot use the count of a dead one, ends it.
+func TestNodeDeadAgentsCountsEnd(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 2*gib, 512*mib)
+	b.fill(20 * mib)
+	in := b.prepare("m-1", 512*mib)
+	for _, step := range []string{"proven", "copying"} {
+		b.die(step, func() error {
+			_, err := b.Evacuate(t.Context(), in, silent)
+			return err
+		})
+		require.NotEmpty(t, b.counts())
+		b.nextAgent()
+		require.Empty(t, b.counts())
+	}
+	_, err := b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	b.commit(in)
+	b.check(contract.XFS)
+}
+
+// counts are the kernel's counts of I/O on the disk's devices.
+func (b *bench) counts() (lines string) {
+	for _, name := range b.devices() {
+		s, err := b.dm.Message(name, 0, "@stats_list ebb")
+		require.NoError(b.t, err)
+		lines += s
+	}
+	return lines
+}
