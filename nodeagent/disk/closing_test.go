@@ -46,3 +46,33 @@ func TestNodeTrimAndDisassemble(t *testing.T) {
 		})
 	}
 }
+
+// TestNodeTakenDownStaysDown: what was asked of a disk while it was taken down does not
+// bring it up again. It is refused in a way that has the operation assemble the disk
+// where it is by then.
+func TestNodeTakenDownStaysDown(t *testing.T) {
+	b := newBench(t)
+	in := b.copied(contract.XFS, 20*mib)
+	require.NoError(t, b.Disassemble(t.Context(), b.disk))
+	for what, do := range map[string]func() error{
+		"copy":   func() error { _, err := b.Evacuate(t.Context(), in, silent); return err },
+		"verify": func() error { _, err := b.VerifyMove(t.Context(), in, silent); return err },
+		"commit": func() error { _, err := b.CommitMove(t.Context(), in); return err },
+		"abort":  func() error { _, err := b.AbortMove(t.Context(), in); return err },
+		"grow": func() error {
+			_, err := b.GrowBacking(t.Context(), contract.GrowBackingInput{Disk: b.disk, Volume: b.vols[0], Bytes: gib})
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			refusal(t, do(), contract.DiskIncomplete)
+			require.Empty(t, b.devices())
+		})
+	}
+	_, err := b.Assemble(t.Context(), contract.AssembleDiskInput{Disk: b.disk})
+	require.NoError(t, err)
+	_, err = b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	b.commit(in)
+	b.check(contract.XFS)
+}

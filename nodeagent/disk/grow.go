@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -9,7 +10,9 @@ import (
 	"github.com/ebb-storage/ebb/nodeagent/format"
 )
 
-// open gives a disk's view, read anew, with its devices known to be up.
+// open gives a disk's view, read anew, with its devices known to be up. It does not
+// bring them up: the disk may have been taken down while the caller waited for the
+// lock, and may be on its way to another node.
 func (m *Manager) open(ctx context.Context, d contract.DiskID, h *handle) (*view, error) {
 	v, err := m.look(ctx, d)
 	if err != nil {
@@ -18,16 +21,20 @@ func (m *Manager) open(ctx context.Context, d contract.DiskID, h *handle) (*view
 	if v.active == nil {
 		return nil, contract.Refuse(contract.VolumeUnformatted, "formatting it was not finished").WithDisk(d).WithVolume(v.incoming.vols[0]).WithNext(finishFormat)
 	}
-	if _, err := m.DM.Info(topName(d)); err != nil {
-		// Attached but not up, e.g. after a reboot before the agent's start-up
-		// found it: bring it up first.
-		if _, err := m.assemble(ctx, d, h, ""); err != nil {
-			return nil, err
-		}
-		return h.view, nil
+	if err := m.standing(d); err != nil {
+		return nil, err
 	}
 	h.view = v
 	return v, nil
+}
+
+// standing refuses a disk whose top device is not there.
+func (m *Manager) standing(d contract.DiskID) error {
+	_, err := m.DM.Info(topName(d))
+	if errors.Is(err, dm.ErrNotFound) {
+		return contract.Refuse(contract.DiskIncomplete, "the disk is attached but not assembled").WithDisk(d).WithNext("run ebb disk move to this node, or restart the agent")
+	}
+	return err
 }
 
 // openLive is open, while the lock is lent too: then the view is that of the

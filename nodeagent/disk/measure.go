@@ -54,10 +54,7 @@ func (m *Manager) Measure(ctx context.Context, d contract.DiskID) (contract.Meas
 		if err != nil {
 			return contract.Measurement{}, err
 		}
-		if _, err := m.DM.Info(topName(d)); err != nil {
-			if errors.Is(err, dm.ErrNotFound) {
-				return contract.Measurement{}, contract.Refuse(contract.DiskIncomplete, "the disk is attached but not assembled").WithDisk(d).WithNext("run ebb disk move to this node, or restart the agent")
-			}
+		if err := m.standing(d); err != nil {
 			return contract.Measurement{}, err
 		}
 		h.view = v
