@@ -207,8 +207,9 @@ func endMove(h *format.Header) {
 }
 
 // Disassemble unmounts a disk and takes its devices down. A move in progress
-// stays in the headers and goes on after the next assembly.
-func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
+// stays in the headers and goes on after the next assembly. A disk that is in use
+// stays up, and mounted where Ebb has mounted it.
+func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) (err error) {
 	h := m.handle(d)
 	h.closing.Add(1)
 	defer h.closing.Add(-1)
@@ -228,13 +229,19 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) error {
 		return err
 	}
 	defer h.mu.Unlock()
+	var from []string
+	defer func() {
+		if err != nil {
+			m.remount(d, h, from)
+		}
+	}()
 	if top, err := m.DM.Info(topName(d)); err == nil {
 		if h.view == nil { // what grows during the unmount grows in a view
 			if v, err := m.look(ctx, d); err == nil && v.active != nil {
 				h.view = v
 			}
 		}
-		if err := h.aside(func() error { return unmount(d, top.Dev) }); err != nil {
+		if err := h.aside(func() (err error) { from, err = unmount(d, top.Dev); return err }); err != nil {
 			return err
 		}
 	}
@@ -263,6 +270,19 @@ func (m *Manager) flushMount(d contract.DiskID) {
 	}
 	if mnt, ok, err := mountOf(top.Dev); err == nil && ok {
 		_ = syncMount(mnt)
+	}
+}
+
+// remount mounts a disk at its place again when it was unmounted from there and cannot
+// be taken down. The caller holds the lock.
+func (m *Manager) remount(d contract.DiskID, h *handle, from []string) {
+	top, err := m.DM.Info(topName(d))
+	if err != nil || h.view == nil || !slices.Contains(from, h.view.active.head.MountPath) {
+		return
+	}
+	a := h.view.active.head
+	if err := h.aside(func() error { return mountOver(top, contract.Filesystem(a.Filesystem), a.MountPath) }); err != nil {
+		m.Logger.Error("mount a disk again that is in use", "disk", d, "error", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -74,5 +75,42 @@ func TestNodeTakenDownStaysDown(t *testing.T) {
 	_, err = b.Evacuate(t.Context(), in, silent)
 	require.NoError(t, err)
 	b.commit(in)
+	b.check(contract.XFS)
+}
+
+// TestNodeRefusedDisassembleKeepsMount: a disk that is in use elsewhere than at its
+// mount point is not taken down, and is mounted there again.
+func TestNodeRefusedDisassembleKeepsMount(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 2*gib, 512*mib)
+	b.fill(10 * mib)
+	dev := "/dev/mapper/ebb-" + string(b.disk)
+	elsewhere := t.TempDir()
+	for what, use := range map[string]func() (end func()){
+		"mounted a second time": func() func() {
+			run(t, "mount", "-t", "xfs", dev, elsewhere)
+			f, err := os.Open(elsewhere)
+			require.NoError(t, err)
+			return func() {
+				require.NoError(t, f.Close())
+				run(t, "umount", elsewhere)
+			}
+		},
+		"open": func() func() {
+			f, err := os.Open(dev)
+			require.NoError(t, err)
+			return func() { require.NoError(t, f.Close()) }
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			end := use()
+			refusal(t, b.Disassemble(t.Context(), b.disk), contract.DiskBusy)
+			end()
+			m, err := b.Measure(t.Context(), b.disk)
+			require.NoError(t, err)
+			require.Equal(t, b.mount, m.MountPath)
+			b.fill(mib)
+		})
+	}
 	b.check(contract.XFS)
 }

@@ -93,6 +93,10 @@ func mountAt(top dm.Info, fs contract.Filesystem, path string) error {
 	if _, ok, err := mountOf(top.Dev); ok || err != nil {
 		return err
 	}
+	return mountOver(top, fs, path)
+}
+
+func mountOver(top dm.Info, fs contract.Filesystem, path string) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return fmt.Errorf("mount point: %w", err)
 	}
@@ -102,18 +106,19 @@ func mountAt(top dm.Info, fs contract.Filesystem, path string) error {
 	return nil
 }
 
-// unmount unmounts the disk's device from everywhere.
-func unmount(d contract.DiskID, dev dm.Dev) error {
+// unmount unmounts the disk's device from everywhere, and tells from where it did.
+func unmount(d contract.DiskID, dev dm.Dev) (from []string, err error) {
 	for {
 		mnt, ok, err := mountOf(dev)
 		if err != nil || !ok {
-			return err
+			return from, err
 		}
 		if err := unix.Unmount(mnt.path, 0); errors.Is(err, unix.EBUSY) {
-			return contract.Refuse(contract.DiskBusy, "%s is in use", mnt.path).WithDisk(d).WithNext("stop the program that uses it (fuser -m %s)", mnt.path)
+			return from, contract.Refuse(contract.DiskBusy, "%s is in use", mnt.path).WithDisk(d).WithNext("stop the program that uses it (fuser -m %s)", mnt.path)
 		} else if err != nil {
-			return fmt.Errorf("unmount %s: %w", mnt.path, err)
+			return from, fmt.Errorf("unmount %s: %w", mnt.path, err)
 		}
+		from = append(from, mnt.path)
 	}
 }
 

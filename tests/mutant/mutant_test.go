@@ -158,7 +158,7 @@ var mutants = []mutant{
 	},
 	{
 		"full pools wait", "an unmount keeps the growth out that it waits for", "assemble.go",
-		"h.aside(func() error { return unmount(d, top.Dev) })", "unmount(d, top.Dev)", "TestNodeUnmountAtFullPool/flushed",
+		"h.aside(func() (err error) { from, err = unmount(d, top.Dev); return err })", "func() (err error) { from, err = unmount(d, top.Dev); return err }()", "TestNodeUnmountAtFullPool/flushed",
 	},
 	{
 		"full pools wait", "a filesystem's growth keeps the pool's out", "grow.go",
@@ -166,7 +166,7 @@ var mutants = []mutant{
 	},
 	{
 		"I2", "a leg that fails while the disk is unmounted is not dropped", "assemble.go",
-		"h.aside(func() error { return unmount(", "h.swap(func() error { return unmount(", "TestNodeNewVolumeFailsInUnmount",
+		"h.aside(func() (err error) { from", "h.swap(func() (err error) { from", "TestNodeNewVolumeFailsInUnmount",
 	},
 }
 
