@@ -145,6 +145,13 @@ func (m *Manager) dropIfFailed(ctx context.Context, d contract.DiskID, h *handle
 	if err != nil || !ok || st.AllAlive() || len(st.Health) == 0 || h.view == nil {
 		return err
 	}
+	if h.view.active.head.MovePhase == format.NoMove {
+		// The headers may have been read between a commit's new one and its swap: now
+		// that a leg has failed they say something else (see lookIn).
+		if v, err := m.look(ctx, d); err == nil && v.active != nil {
+			h.view = v
+		}
+	}
 	a, n := h.view.active, h.view.incoming
 	move, peer := a.head.Move, a.head.Peer
 	if n != nil { // nil: its volume is gone altogether

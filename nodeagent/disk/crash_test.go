@@ -268,6 +268,36 @@ func dropCaches(t *testing.T) {
 	require.NoError(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0o644))
 }
 
+// TestNodeNewVolumeFailsBeforeSwap: a commit ends before its swap, the headers are read
+// again, and then the new volume fails, whose header is the active one by now. The disk
+// goes on on the old one.
+func TestNodeNewVolumeFailsBeforeSwap(t *testing.T) {
+	b := newBench(t)
+	in := b.copied(contract.XFS, 20*mib)
+	b.die("committed", func() error {
+		_, err := b.CommitMove(t.Context(), in)
+		return err
+	})
+	require.NoError(t, b.Throttle(t.Context(), contract.ThrottleMoveInput{Disk: b.disk, Move: in.Move}))
+	_, stopWatch := b.watch()
+	defer stopWatch()
+	stop := b.writer(0)
+	b.host.SetFault(b.vols[1], node.Fault{Kind: node.FaultErrorWrites})
+	require.Eventually(t, func() bool {
+		_, table, err := b.dm.Table("ebb-" + string(b.disk))
+		require.NoError(t, err)
+		return table[0].Type == "linear"
+	}, 30*time.Second, 20*time.Millisecond, "the mirror holds the disk's writes")
+	stop()
+	require.EqualValues(t, 3, b.generation(), "above both")
+	b.fill(10 * mib)
+	b.host.SetFault(b.vols[1], node.Fault{})
+	require.NoError(t, b.Disassemble(t.Context(), b.disk))
+	b.nextAgent()
+	require.EqualValues(t, 3, b.generation(), "above both")
+	b.check(contract.XFS)
+}
+
 // TestNodeCancelledWhileBeginning: the operation is cancelled between the last
 // steps of a move's begin. Either the mirror runs and both headers say so, or
 // the disk is on its old volume and its header has forgotten the move: never the

@@ -77,6 +77,10 @@ var mutants = []mutant{
 		"if err != nil || !ok || st.AllAlive() ||", "if err != nil || !ok || len(st.Health) > 0 ||", "TestNodeNewVolumeFailsWithoutAgent",
 	},
 	{
+		"I2", "a leg that fails before a commit's swap is looked at as the headers were", "abort.go",
+		"if h.view.active.head.MovePhase == format.NoMove {", "if false {", "TestNodeNewVolumeFailsBeforeSwap",
+	},
+	{
 		"I3", "a device that has any table keeps it: half-begun mirrors are not put back", "stack.go",
 		"if sameTable(now, table) {", "if len(now) == len(table) {", "TestNodeAgentDies/abort",
 	},
