@@ -125,7 +125,10 @@ func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 		}
 		at := op.node
 		var out Out
-		err := op.reassemble(ctx, string(a), queue)
+		var err error
+		if !makesRoom(string(a)) || absent > 0 {
+			err = op.reassemble(ctx, string(a), queue)
+		}
 		if err == nil {
 			out, err = awaited(op.nodeOptions(ctx, string(a), how, queue), op, a, in, how, beside)
 		}
@@ -147,6 +150,16 @@ func nodeBeside[In, Out any](ctx workflow.Context, op *operation, a contract.Act
 			return zero, err
 		}
 	}
+}
+
+// makesRoom says that an activity is one of a growth. The disk is not assembled before
+// it: the assembly may wait in a mount for just that growth.
+func makesRoom(name string) bool {
+	switch name {
+	case string(contract.MeasureDisk), string(contract.GrowBacking), string(contract.AppendVolume):
+		return true
+	}
+	return false
 }
 
 // absent waits a moment for volumes that the node does not see, and has the disk

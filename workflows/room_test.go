@@ -3,8 +3,11 @@ package workflows_test
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 )
@@ -54,4 +57,34 @@ func TestRoomIsMadeBesideEveryStepThatWrites(t *testing.T) {
 			require.EqualValues(t, 27, max(w.size("vol-00000001"), w.deleted["vol-00000001"].SizeGiB), "the signal's own settings hold")
 		})
 	}
+}
+
+// A node comes back with a full pool: its mount waits for the growth, so the growth
+// does not wait for the assembly.
+func TestRoomIsMadeBesideAnAssembly(t *testing.T) {
+	w := made(t)
+	roomy := make(chan struct{})
+	var once sync.Once
+	w.hook = func(name string, _ int, after bool) error {
+		switch {
+		case name == "EvacuateDisk" && !after && w.count(name) == 1:
+			w.gone(nodeA, true)
+			w.env.RegisterDelayedCallback(func() { w.gone(nodeA, false) }, 3*time.Minute)
+			return temporal.NewTimeoutError(enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START, nil)
+		case name == "AssembleDisk" && after: // but for its mount
+			if w.count(name) == 1 {
+				w.env.RegisterDelayedCallback(func() {
+					w.env.SignalWorkflow(contract.SignalPressure, contract.Pressure{Node: nodeA, Generation: 1, BackingBytes: 20 * contract.GiB})
+				}, 0)
+			}
+			<-roomy
+		case name == "GrowBacking" && after:
+			once.Do(func() { close(roomy) })
+		}
+		return nil
+	}
+	r := w.run(contract.ShrinkWorkflow, shrinkIn)
+	require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+	require.Equal(t, 1, w.count("ModifyVolume"))
+	w.intact(nodeA)
 }

@@ -76,6 +76,7 @@ func TestFleet(t *testing.T) {
 		require.NoError(t, err)
 		return ended[contract.ReapResult](b, run, story)
 	}
+	require.Eventually(t, func() bool { return reap("", false).Found == 1 }, time.Minute, time.Millisecond, "EC2's describes catch up")
 	rep := reap("reap-report", false)
 	require.Equal(t, 1, rep.Found, "%+v", rep.Fates)
 	require.Zero(t, rep.Deleted)
