@@ -201,7 +201,7 @@ func (b *bench) told(id, run, story string) {
 	require.NoError(b.t, err)
 	require.NoError(b.t, replay.Replay(h, workflows.Register), story)
 	b.t.Logf("%s: %d events", story, len(h.Events))
-	if dir := os.Getenv("EBB_RECORD"); dir != "" {
+	if dir := os.Getenv("EBB_RECORD"); dir != "" && story != "" {
 		if !filepath.IsAbs(dir) {
 			dir = filepath.Join("..", "..", dir)
 		}

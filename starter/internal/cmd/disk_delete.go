@@ -26,8 +26,8 @@ func (a *app) newDiskDelete() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "delete DISK",
 		Short: "Delete a disk and its volumes",
-		Long: `Take a disk down and delete its volumes. A last snapshot is kept unless
---no-snapshot says otherwise. On a terminal the disk's name must be typed to
+		Long: `Take a disk down and delete its volumes. A last snapshot is kept, and waited for
+until it is complete, unless --no-snapshot says otherwise. On a terminal the disk's name must be typed to
 confirm; anywhere else --yes is required.`,
 		Example:           "  ebb disk delete data-1\n  ebb disk delete data-1 --yes --no-snapshot",
 		Args:              diskArg,
