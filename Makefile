@@ -35,7 +35,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 GO_FILES := find . -name '*.go' -not -path './build/*' -not -path './.*' -print0
 
 # The tests boot nodes, each a process that wants a core.
-TEST_FLAGS ?= -p 2 -timeout 30m
+TEST_FLAGS ?= -p 2 -timeout 40m
 
 .PHONY: help setup build demo test test-full bench enforce simulate lint fmt generate verify clean
 .PHONY: need-go need-amd64 tools lint-tools temporal test-packages demo-packages bench-packages full-packages
