@@ -61,7 +61,7 @@ type Room struct {
 func Brief(d plan.Decision) plan.Decision {
 	return plan.Decision{
 		Disk: d.Disk, Node: d.Node, Zone: d.Zone, Action: d.Wanted, GiB: d.GiB,
-		Urgent: d.Urgent, TimeToFull: d.TimeToFull, Payback: d.Payback, SavingUSDMonth: d.SavingUSDMonth,
+		Urgent: d.Urgent, TimeToFull: d.TimeToFull, Payback: d.Payback, SavingUSDMonth: d.SavingUSDMonth, Resume: d.Resume,
 	}
 }
 

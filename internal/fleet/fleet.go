@@ -207,7 +207,9 @@ func Operation(d plan.Decision, r plan.Rule, base contract.Settings) (workflow s
 			Retention: r.SnapshotRetention, GracePeriod: r.GracePeriod, Settings: set,
 		}
 		// Where the policy chooses type or performance, the decision has chosen.
-		if r.FollowPeak || len(r.Types) > 0 {
+		if d.Resume {
+			in.ToGiB = 0
+		} else if r.FollowPeak || len(r.Types) > 0 {
 			in.Volume = contract.VolumeSpec{Type: d.Type, IOPS: d.IOPS, ThroughputMiBs: d.ThroughputMiBs}
 		}
 		return contract.ShrinkWorkflow, in, ""

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -236,9 +235,7 @@ func (c *weighing) gate() {
 		return
 	}
 	switch {
-	case c.f.Operation == MoveLeft:
-		c.hold(c.d.Wanted, WhyRunning, time.Time{}, "a move was begun and no operation is seen to carry it on; if none runs, ebb shrink %s takes it up", cmp.Or(c.f.Name, string(c.f.Disk)))
-	case c.f.Operation != "":
+	case c.f.Operation != "" && c.f.Operation != MoveLeft:
 		c.hold(c.d.Wanted, WhyRunning, time.Time{}, "%s runs on the disk", c.f.Operation)
 	case c.r.Mode != Enforce:
 		// What is wanted, and why, is what people are asked about: that stays the reason.
@@ -259,6 +256,14 @@ const (
 
 // move decides on a shrink and tells whether one is wanted.
 func (c *weighing) move() bool {
+	if c.f.Operation == MoveLeft { // it is begun: nothing but the mode holds it back
+		c.want(Shrink, c.have)
+		c.d.Resume = true
+		c.d.Reason = "a move was begun and no operation carries it on: take it up"
+		c.because("%s", c.d.Reason)
+		c.gate()
+		return true
+	}
 	used := usage.Trimmed(c.f.UsedBytes, c.f.FilesystemUsedBytes)
 	base := max(used, c.h.PeakUsedBytes)
 	if day, _ := c.dayPeak(); len(c.spent) >= often {

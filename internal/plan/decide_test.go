@@ -73,6 +73,10 @@ func TestDecisionsInWords(t *testing.T) {
 		"above its peak": {func(x *in) { x.h = known(900) }, plan.None, plan.None, "", 1000, "", ""},
 		"observed":       {func(x *in) { x.r.Mode = plan.Observe; x.r.Name = "all" }, plan.None, plan.Shrink, plan.WhyMode, 376, "shrink from 1000 to 376 GiB: at most 300.0 GiB used in 7d, saves $49.92 a month", `the mode is observe (rule "all")`},
 		"busy":           {func(x *in) { x.f.Operation = "Rehome" }, plan.None, plan.Shrink, plan.WhyRunning, 376, "Rehome runs on the disk", ""},
+		"move left":      {func(x *in) { x.f.Operation, x.h.Known = plan.MoveLeft, 0 }, plan.Shrink, plan.Shrink, "", 1000, "a move was begun and no operation carries it on: take it up", ""},
+		"left, observed": {func(x *in) { x.f.Operation, x.r.Mode = plan.MoveLeft, plan.Observe }, plan.None, plan.Shrink, plan.WhyMode, 1000, "a move was begun and no operation carries it on: take it up", ""},
+		"left, too dear": {func(x *in) { x.f.Operation, x.r.MinIOPS = plan.MoveLeft, 9000 }, plan.Shrink, plan.Shrink, "", 1000, "", ""},
+		"left, and full": {func(x *in) { x.f = disk(1000, 100, 92); x.f.Operation = plan.MoveLeft }, plan.Grow, plan.Grow, "", 116, "", ""},
 		"new":            {func(x *in) { x.h.Known = 24 * time.Hour }, plan.None, plan.Shrink, plan.WhyHistory, 376, "24h of usage are on record, the policy wants 7d", ""},
 		"just grown":     {func(x *in) { x.h.LastGrow = now.Add(-time.Hour) }, plan.None, plan.Shrink, plan.WhyQuiet, 376, "changed at 2026-11-22T11:00:00Z, the policy wants 24h of quiet", ""},
 		"by day": {

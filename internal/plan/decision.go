@@ -82,6 +82,9 @@ type Decision struct {
 	TimeToFull time.Duration `json:"timeToFullNanos,omitempty"` // at the present rate; 1 ns: full; 0: not filling
 	// Fold: the move's purpose is one volume instead of several. It need not pay.
 	Fold bool `json:"fold,omitempty"`
+	// Resume: the Shrink takes up a move that no operation carries on. GiB is then the
+	// present size.
+	Resume bool `json:"resume,omitempty"`
 	// Replaces says that it is to be asked instead of a proposal that was rejected and
 	// from which it differs; whoever knows of proposals sets it.
 	Replaces bool `json:"replaces,omitempty"`

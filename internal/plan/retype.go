@@ -36,7 +36,7 @@ func (c *weighing) improve() {
 	blank := c.d
 	moving := c.move()
 	held := c.d.Action == None && c.d.Why != WhyMode && c.d.Why != WhyRunning
-	if moving && (c.d.Fold || c.smaller && c.d.Why != WhyPayback && !(held && c.lacks())) {
+	if moving && (c.d.Resume || c.d.Fold || c.smaller && c.d.Why != WhyPayback && !(held && c.lacks())) {
 		return
 	}
 	moved := c.d

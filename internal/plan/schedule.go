@@ -39,7 +39,7 @@ type Held struct {
 
 // Schedule chooses which decisions start now, in the order in which they should:
 // emergencies first (the soonest full first), then growth, then changes in place, then
-// moves, the soonest paid back first; by disk id where nothing else differs. Decisions with
+// moves, those that were begun before, then the soonest paid back; by disk id where nothing else differs. Decisions with
 // nothing to do are left out of both results.
 func Schedule(_ time.Time, decisions []Decision, b Budgets, running Running) (start []Decision, held []Held) {
 	var todo []Decision
@@ -74,7 +74,7 @@ func rank(d Decision) int {
 	switch {
 	case d.Urgent:
 		return 0
-	case d.Action == Retype:
+	case d.Action == Retype, d.Resume:
 		return 2
 	case d.Action != Shrink:
 		return 1
@@ -111,6 +111,9 @@ func (u *used) take(d Decision) string {
 		}
 		u.r.Modifications++
 	case Shrink:
+		if d.Resume {
+			return "" // it counts already, by its volume
+		}
 		if why := u.full(d); why != "" {
 			return why
 		}

@@ -117,6 +117,16 @@ func TestScheduleOrder(t *testing.T) {
 	require.Equal(t, []plan.Held{{Disk: "slow", Why: plan.WhyBudget, Reason: "1 moves run in the fleet, 1 are allowed"}}, held)
 }
 
+// A move that was left takes up the budget it counts in.
+func TestScheduleTakesUpWhatWasLeft(t *testing.T) {
+	left := plan.Decision{Disk: "left", Node: "n", Action: plan.Shrink, Resume: true}
+	other := plan.Decision{Disk: "other", Node: "n", Action: plan.Shrink, Payback: 1}
+	start, held := plan.Schedule(now, []plan.Decision{other, left}, plan.Budgets{MovesPerNode: 1, Moves: 1},
+		plan.Running{MovesByNode: map[string]int{"n": 1}, Moves: 1, ExtraGiB: 10})
+	require.Equal(t, []plan.Decision{left}, start)
+	require.Len(t, held, 1)
+}
+
 // A move larger than the whole budget must be possible, alone.
 func TestScheduleStarvesNobody(t *testing.T) {
 	big := plan.Decision{Disk: "big", Action: plan.Shrink, GiB: 900}
