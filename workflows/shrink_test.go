@@ -445,6 +445,28 @@ func TestShrinkRetiresAfterGrace(t *testing.T) {
 	w.intact(nodeA)
 }
 
+// A volume that comes off its instance only after its grace is deleted then.
+func TestRetireWaitsUntilTheVolumeIsOff(t *testing.T) {
+	w := made(t)
+	l := w.left(1, contract.RoleRetired, 0)
+	w.vols[l.Volume].Node = nodeB
+	w.env.RegisterDelayedCallback(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.vols[l.Volume].Node = ""
+	}, 30*time.Hour)
+	r := w.run(contract.RetireWorkflow, contract.RetireInput{Disk: disk, Volume: l.Volume, Grace: time.Hour})
+	require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+	require.Contains(t, w.deleted, l.Volume)
+
+	l = w.left(2, contract.RoleRetired, 0)
+	w.vols[l.Volume].Node = nodeB
+	w.newEnv()
+	r = w.run(contract.RetireWorkflow, contract.RetireInput{Disk: disk, Volume: l.Volume, Grace: time.Hour})
+	require.Equal(t, contract.DetachStuck, r.Refusal.Code, "it is not waited for without end")
+	require.NotNil(t, w.vols[l.Volume])
+}
+
 // A node that was back before anybody missed it has not assembled the disk yet.
 func TestShrinkNodeRebootsQuickly(t *testing.T) {
 	for _, at := range []string{"TrimDisk", "PrepareMove", "EvacuateDisk", "VerifyMove", "CommitMove", "RetireBacking"} {

@@ -191,8 +191,11 @@ func (w *world) register() {
 		if v == nil {
 			return struct{}{}, nil
 		}
-		if v.Node != "" || !slices.Contains(in.Roles, v.Role) {
-			return struct{}{}, contract.Refuse(contract.DiskBusy, "volume is %s on %q", v.Role, v.Node).WithVolume(v.ID)
+		if !slices.Contains(in.Roles, v.Role) {
+			return struct{}{}, contract.Refuse(contract.DiskBusy, "volume is %s", v.Role).WithVolume(v.ID)
+		}
+		if v.Node != "" {
+			return struct{}{}, contract.Refuse(contract.DetachStuck, "volume is on %q", v.Node).WithVolume(v.ID)
 		}
 		delete(w.vols, in.Volume)
 		w.deleted[in.Volume] = *v

@@ -373,7 +373,7 @@ func TestTagAndDelete(t *testing.T) {
 
 	f.attach(v.ID, nodeA)
 	_, err = f.DeleteVolume(t.Context(), retired)
-	refused(t, err, contract.DiskBusy)
+	refused(t, err, contract.DetachStuck)
 	_, err = f.DetachVolume(t.Context(), contract.DetachVolumeInput{Disk: disk, Volume: v.ID, Node: nodeA})
 	require.NoError(t, err)
 	foreign := retired
@@ -430,17 +430,6 @@ func TestSnapshots(t *testing.T) {
 	require.NoError(t, f.until(func() error { _, err := f.SnapshotDisk(t.Context(), in); return err }))
 	_, err = f.SnapshotDisk(t.Context(), contract.SnapshotDiskInput{Disk: disk})
 	require.Error(t, err)
-}
-
-// A disk's last snapshot is waited for: its volumes go next.
-func TestSnapshotWaitsUntilComplete(t *testing.T) {
-	f := start(t, func(o *ec2sim.Options) { o.Lag.Snapshot = ec2sim.Fixed(300 * time.Millisecond) })
-	v := f.create(2)
-	in := contract.SnapshotDiskInput{Disk: disk, Volumes: []string{v.ID}, Move: "run-1", Complete: true}
-	out, err := f.SnapshotDisk(t.Context(), in)
-	require.NoError(t, err)
-	require.Len(t, out.Snapshots, 1)
-	require.Equal(t, "completed", f.sim.Snapshots()[0].State)
 }
 
 func TestWaitForBackups(t *testing.T) {

@@ -74,20 +74,11 @@ func gone(v types.Volume) bool {
 // or node's few: a growth in need asks for them and takes no turn after the long lists.
 func (a *Activities) volumes(ctx context.Context, filters ...types.Filter) ([]types.Volume, error) {
 	var out []types.Volume
-	pages := ec2.NewDescribeVolumesPaginator(a.api, &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
-	for pages.HasMorePages() {
-		err := a.poll(ctx, "EC2 shows the volumes", func(ctx context.Context) (bool, error) {
-			page, err := pages.NextPage(ctx)
-			if err == nil {
-				out = append(out, slices.DeleteFunc(page.Volumes, gone)...)
-			}
-			return true, err
-		})
-		if err != nil {
-			return nil, err
-		}
+	at := func(ctx context.Context, what string, get func(context.Context) error) error {
+		return a.poll(ctx, what, func(ctx context.Context) (bool, error) { return true, get(ctx) })
 	}
-	return out, nil
+	err := a.eachPage(ctx, at, filters, func(vs []types.Volume) { out = append(out, vs...) })
+	return out, err
 }
 
 // volume describes one volume by its id; nil when EC2 does not know it or it is

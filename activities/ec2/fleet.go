@@ -53,7 +53,7 @@ func (a *Activities) Fleet(ctx context.Context) (Fleet, error) {
 	f := Fleet{MovesByNode: map[string]int{}, MovesByZone: map[string]int{}}
 	disks := map[contract.DiskID]*seenDisk{}
 	names := interner{}
-	err := a.eachPage(ctx, a.all(contract.TagDisk), func(vs []types.Volume) {
+	err := a.eachPage(ctx, a.inTurn, a.all(contract.TagDisk), func(vs []types.Volume) {
 		for _, v := range vs {
 			id, ok := a.diskOf(v)
 			if !ok {

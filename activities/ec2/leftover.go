@@ -107,7 +107,7 @@ func (a *Activities) leftovers(ctx context.Context, age ages) ([]contract.Leftov
 func (a *Activities) doubtful(ctx context.Context) (known map[contract.DiskID]bool, doubtful []string, err error) {
 	generation := map[contract.DiskID]string{} // of an active volume
 	other := map[contract.DiskID]bool{}
-	err = a.eachPage(ctx, a.all(contract.TagDisk), func(vs []types.Volume) {
+	err = a.eachPage(ctx, a.inTurn, a.all(contract.TagDisk), func(vs []types.Volume) {
 		for _, v := range vs {
 			id, ok := a.diskOf(v)
 			if !ok {

@@ -20,13 +20,15 @@ const (
 	modifyPage = 500
 )
 
+// onePage gets a page of a list when it may, and outlasts throttling.
+type onePage func(ctx context.Context, what string, get func(context.Context) error) error
+
 // eachPage calls fn with the volumes that match all filters, page by page, those
-// being deleted left out. It takes its turn among the lists that run and outlasts
-// throttling.
-func (a *Activities) eachPage(ctx context.Context, filters []types.Filter, fn func([]types.Volume)) error {
+// being deleted left out.
+func (a *Activities) eachPage(ctx context.Context, one onePage, filters []types.Filter, fn func([]types.Volume)) error {
 	pages := ec2.NewDescribeVolumesPaginator(a.api, &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
 	for pages.HasMorePages() {
-		err := a.onePage(ctx, "EC2 lists the volumes", func(ctx context.Context) error {
+		err := one(ctx, "EC2 lists the volumes", func(ctx context.Context) error {
 			page, err := pages.NextPage(ctx, unretried)
 			if err == nil {
 				fn(slices.DeleteFunc(page.Volumes, gone))
@@ -40,9 +42,9 @@ func (a *Activities) eachPage(ctx context.Context, filters []types.Filter, fn fu
 	return nil
 }
 
-// onePage gets one page of a list in its turn. A list may have many pages, and
+// inTurn gets a page in its turn among the lists that run. A list may have many pages, and
 // many lists may wait: each page and each wait is a heartbeat.
-func (a *Activities) onePage(ctx context.Context, what string, get func(context.Context) error) error {
+func (a *Activities) inTurn(ctx context.Context, what string, get func(context.Context) error) error {
 	return a.poll(ctx, what, func(ctx context.Context) (bool, error) {
 		if err := a.turn(ctx, what); err != nil {
 			return false, err
@@ -149,7 +151,7 @@ func (a *Activities) addModifications(ctx context.Context, disks []contract.Disk
 		MaxResults: aws.Int32(modifyPage),
 	})
 	for pages.HasMorePages() {
-		err := a.onePage(ctx, "EC2 lists the modifications", func(ctx context.Context) error {
+		err := a.inTurn(ctx, "EC2 lists the modifications", func(ctx context.Context) error {
 			page, err := pages.NextPage(ctx, unretried)
 			if err != nil {
 				return err
@@ -175,7 +177,7 @@ func (a *Activities) addModifications(ctx context.Context, disks []contract.Disk
 // shown to the visitors.
 func (a *Activities) disks(ctx context.Context, filters []types.Filter, visit ...func(types.Volume)) ([]contract.DiskFacts, error) {
 	byDisk := map[contract.DiskID]*contract.DiskFacts{}
-	err := a.eachPage(ctx, filters, func(vs []types.Volume) {
+	err := a.eachPage(ctx, a.inTurn, filters, func(vs []types.Volume) {
 		for _, v := range vs {
 			id, ok := a.diskOf(v)
 			if !ok {

@@ -35,7 +35,7 @@ func (a *Activities) oldSnapshots(ctx context.Context, known map[contract.DiskID
 		Filters: a.all(contract.TagSet), OwnerIds: []string{"self"}, MaxResults: aws.Int32(pageSize),
 	})
 	for pages.HasMorePages() {
-		err := a.onePage(ctx, "EC2 lists the snapshots", func(ctx context.Context) error {
+		err := a.inTurn(ctx, "EC2 lists the snapshots", func(ctx context.Context) error {
 			page, err := pages.NextPage(ctx, unretried)
 			if err != nil {
 				return err

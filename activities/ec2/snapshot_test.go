@@ -129,3 +129,28 @@ func TestModificationIsNotSpentTwice(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, f.sim.Calls("ModifyVolume"), 1, "asked for once, not refused the second time")
 }
+
+// A disk's last snapshot is waited for: its volumes go next.
+func TestSnapshotWaitsUntilComplete(t *testing.T) {
+	f := start(t, func(o *ec2sim.Options) { o.Lag.Snapshot = ec2sim.Fixed(300 * time.Millisecond) })
+	v := f.create(2)
+	in := contract.SnapshotDiskInput{Disk: disk, Volumes: []string{v.ID}, Move: "run-1", Complete: true}
+	out, err := f.SnapshotDisk(t.Context(), in)
+	require.NoError(t, err)
+	require.Len(t, out.Snapshots, 1)
+	require.Equal(t, "completed", f.sim.Snapshots()[0].State)
+
+	// One that fails is no last snapshot: the next run makes another.
+	in.Move = "run-2"
+	f.sim.AddFault(ec2sim.Fault{Action: "CreateSnapshot", FailAsync: "error"})
+	_, err = f.SnapshotDisk(t.Context(), in)
+	require.ErrorContains(t, err, "failed")
+	again, err := f.SnapshotDisk(t.Context(), in)
+	require.NoError(t, err)
+	require.NotEqual(t, out, again)
+	for _, s := range f.sim.Snapshots() {
+		if s.ID == again.Snapshots[0] {
+			require.Equal(t, "completed", s.State)
+		}
+	}
+}

@@ -65,7 +65,7 @@ func (a *Activities) delete(ctx context.Context, in contract.DeleteVolumeInput) 
 		return nil
 	}
 	if code(err) == codeVolumeInUse {
-		return contract.Refuse(contract.DiskBusy, "the volume is in use").WithNext("detach it first")
+		return contract.Refuse(contract.DetachStuck, "the volume is in use").WithNext("detach it first")
 	}
 	if err != nil {
 		return err
@@ -101,10 +101,12 @@ func (a *Activities) replaced(ctx context.Context, v types.Volume, d contract.Di
 		return nil, err
 	}
 	generation, err := strconv.ParseUint(tagOf(v.Tags, contract.TagGeneration), 10, 64)
-	for _, now := range f.Active() {
-		if err == nil && now.Generation > generation && now.State != string(types.VolumeStateError) {
-			return nil, nil
-		}
+	active := f.Active()
+	unsound := func(now contract.VolumeFacts) bool {
+		return now.Generation <= generation || now.State == string(types.VolumeStateError)
+	}
+	if err == nil && len(active) > 0 && !slices.ContainsFunc(active, unsound) {
+		return nil, nil
 	}
 	return contract.Refuse(contract.DiskIncomplete, "EC2 shows no sound active volume of a later generation, so this may be the disk's last copy; it is kept").
 		WithNext("bring the disk back from it (docs/recovery.md), or delete it by hand if nobody needs its data"), nil
@@ -152,7 +154,7 @@ func deletable(v types.Volume, in contract.DeleteVolumeInput) error {
 		if len(v.Attachments) > 0 {
 			node = " on " + aws.ToString(v.Attachments[0].InstanceId)
 		}
-		return contract.Refuse(contract.DiskBusy, "the volume is %s%s; it is kept", v.State, node).WithNext("detach it first")
+		return contract.Refuse(contract.DetachStuck, "the volume is %s%s; it is kept", v.State, node).WithNext("detach it first")
 	}
 	return nil
 }

@@ -445,9 +445,7 @@ func TestNodeDiskBesideItsMirror(t *testing.T) {
 	require.NoError(t, err)
 	b.fill(20 * mib) // the new volume misses this
 	b.nextAgent()
-	_, err = b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
-	b.commit(in)
+	b.through(in)
 	b.check(contract.XFS)
 }
 

@@ -269,6 +269,13 @@ func (b *bench) commit(in contract.MoveInput) {
 	require.NoError(b.t, err)
 }
 
+// through brings a prepared move to its end, as commit does.
+func (b *bench) through(in contract.MoveInput) {
+	_, err := b.Evacuate(b.t.Context(), in, silent)
+	require.NoError(b.t, err)
+	b.commit(in)
+}
+
 // nextAgent starts a new agent, which must bring the disk up.
 func (b *bench) nextAgent() {
 	b.restart()

@@ -45,9 +45,7 @@ func TestNodeAgentDiesBeforeSwap(t *testing.T) {
 				require.Len(t, b.devices(), 5)
 			}
 			if then != "abort" {
-				_, err = b.Evacuate(t.Context(), in, silent)
-				require.NoError(t, err)
-				b.commit(in)
+				b.through(in)
 			}
 			b.check(contract.XFS)
 		})
@@ -104,9 +102,7 @@ func TestNodeDeadAgentsCountsEnd(t *testing.T) {
 		b.nextAgent()
 		require.Empty(t, b.counts())
 	}
-	_, err := b.Evacuate(t.Context(), in, silent)
-	require.NoError(t, err)
-	b.commit(in)
+	b.through(in)
 	b.check(contract.XFS)
 }
 
