@@ -23,6 +23,7 @@ type watched struct {
 	t     *testing.T
 	disks *fakeDisks
 	asked *fakeSignals
+	stays int64 // what a trim leaves in the pool beyond what the filesystem uses
 	log   *lockedBuffer
 }
 
@@ -47,7 +48,7 @@ func (l *lockedBuffer) take() string {
 // watching runs f in a bubble.
 func watching(t *testing.T, f func(w *watched)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &watched{t: t, disks: newFakeDisks(testDisk), asked: &fakeSignals{}, log: &lockedBuffer{}}
+		w := &watched{t: t, stays: 10 << 20, disks: newFakeDisks(testDisk), asked: &fakeSignals{}, log: &lockedBuffer{}}
 		w.set(func(m *contract.Measurement) { m.PoolUsedBytes, m.FilesystemUsedBytes = 3*contract.GiB, 3*contract.GiB })
 		u := NewUsage()
 		log := slog.New(slog.NewTextHandler(w.log, nil))

@@ -54,8 +54,10 @@ type trimmer struct {
 }
 
 // base is what a disk's pool held beyond what its filesystem used when all was
-// trimmed: the pool's blocks that are used in part; below 0 on xfs, which counts
-// what it has put aside for itself as used.
+// trimmed: the pool's blocks that are used in part, and ext4's journal, which it
+// does not count; below 0 on xfs, which counts what it has put aside for itself as
+// used. A later generation holds a copy of that, or less: a move leaves free blocks
+// behind.
 type base struct {
 	generation uint64
 	bytes      int64
@@ -70,7 +72,7 @@ type trim struct {
 	after contract.Measurement
 	err   error
 	gave  int64 // pool bytes
-	hoped int64 // what lay in the pool beyond what the filesystem uses
+	hoped int64 // what deleted files seemed to hold of the pool
 }
 
 func newTrimmer(d Disks, u *Usage, m *Metrics, log *slog.Logger) *trimmer {
@@ -84,18 +86,20 @@ func (t *trimmer) excess(m contract.Measurement) int64 {
 	if m.FilesystemBytes == 0 || m.Move != nil {
 		return 0
 	}
-	b, known := t.base(m)
-	if !known {
-		b = 0
-	}
+	b, _ := t.base(m)
 	return max(0, m.PoolUsedBytes-m.FilesystemUsedBytes-b)
 }
 
+// base is 0 where it is not known.
 func (t *trimmer) base(m contract.Measurement) (bytes int64, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b, known := t.bases[m.Disk]
-	return b.bytes, known && b.generation == m.Generation
+	if more := m.PoolUsedBytes - m.FilesystemUsedBytes; known && b.generation != m.Generation && more < b.bytes {
+		b.bytes = more
+		t.bases[m.Disk] = b
+	}
+	return b.bytes, known
 }
 
 // spares says that a trim may spare a growth: it is a tenth of the pool that may
@@ -205,6 +209,7 @@ func (t *trimmer) run(ctx context.Context, r *trim, id contract.DiskID, reason s
 	defer t.mu.Unlock()
 	if m := out.Measurement; err == nil && ctx.Err() == nil && m.FilesystemBytes > 0 && m.Move == nil { // of the whole disk
 		t.bases[id] = base{m.Generation, m.PoolUsedBytes - m.FilesystemUsedBytes}
+		r.hoped = out.TrimmedBytes // no trim gives more: what is left is not of deleted files
 	}
 	r.after, r.err, r.gave, r.ended = out.Measurement, err, out.TrimmedBytes, time.Now()
 	if reason == trimRoutine {

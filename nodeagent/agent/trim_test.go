@@ -31,7 +31,7 @@ func (w *watched) trimming(took time.Duration, err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		w.set(func(m *contract.Measurement) { m.PoolUsedBytes = min(m.PoolUsedBytes, m.FilesystemUsedBytes+10<<20) })
+		w.set(func(m *contract.Measurement) { m.PoolUsedBytes = min(m.PoolUsedBytes, m.FilesystemUsedBytes+w.stays) })
 		return nil
 	})
 }
@@ -55,6 +55,35 @@ func TestTrimSparesAGrowth(t *testing.T) {
 		w.wait(0)
 		require.Equal(t, 1, w.disks.called("Reclaim"))
 		require.Len(t, w.asked.sent(), 1)
+	})
+}
+
+// The first trim shows what no trim gives back, and does not keep the next one from
+// sparing a growth; a move changes neither.
+func TestTrimLearnsWhatStays(t *testing.T) {
+	watching(t, func(w *watched) {
+		w.stays = 400 << 20 // a journal
+		w.trimming(300*time.Millisecond, nil)
+		w.deleted(3500<<20, 3100<<20)
+		w.disks.pressure(testDisk, disk.EventPressure)
+		w.wait(time.Second)
+		require.Equal(t, 1, w.disks.called("Reclaim"))
+		require.Len(t, w.asked.sent(), 1, "it gave nothing back")
+
+		w.set(func(m *contract.Measurement) { m.Generation++ })
+		w.deleted(3500<<20, 3100<<20)
+		w.wait(2 * trimAgain)
+		w.disks.pressure(testDisk, disk.EventPressure)
+		w.wait(time.Second)
+		require.Equal(t, 1, w.disks.called("Reclaim"), "nothing was deleted")
+
+		w.deleted(1000<<20, 600<<20)
+		require.Empty(t, w.pending)
+		grown := len(w.asked.sent())
+		w.deleted(3500<<20, 2000<<20)
+		w.wait(time.Second) // the measurement sees what the event would say
+		require.Equal(t, 2, w.disks.called("Reclaim"))
+		require.Len(t, w.asked.sent(), grown, "the trim made room")
 	})
 }
 
