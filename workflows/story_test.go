@@ -228,6 +228,22 @@ func TestCreateDisk(t *testing.T) {
 			}
 		}
 	})
+	t.Run("too little for the filesystem itself", func(t *testing.T) {
+		for fs, least := range map[contract.Filesystem]int64{"": 3, contract.XFS: 3, contract.Ext4: 1} {
+			in := in
+			in.Filesystem, in.SizeBytes, in.DryRun = fs, 4<<40, true
+			for in.BackingGiB = 1; in.BackingGiB <= least; in.BackingGiB++ {
+				r := newWorld(t).run(contract.CreateDiskWorkflow, in)
+				if in.BackingGiB == least {
+					require.Equal(t, contract.Planned, r.Outcome, "%+v", r.Refusal)
+					continue
+				}
+				require.Equal(t, contract.BadInput, r.Refusal.Code)
+				require.Contains(t, r.Refusal.Message, "want 3 at least")
+				require.NotEmpty(t, r.Refusal.Next)
+			}
+		}
+	})
 	t.Run("again", func(t *testing.T) {
 		w := newWorld(t)
 		in := in

@@ -55,7 +55,22 @@ func (in CreateDiskInput) Validate() error {
 		errs = append(errs, ValidateMountPath(in.MountPath))
 	}
 	errs = append(errs, validateSize(in.SizeBytes), validateGiB("backing", in.BackingGiB))
+	if least := leastBackingGiB(in.Filesystem, in.SizeBytes); in.BackingGiB != 0 && in.BackingGiB < least {
+		errs = append(errs, fmt.Errorf("backing %d GiB: want %d at least, for what a filesystem of this size writes when it is made", in.BackingGiB, least))
+	}
 	return errors.Join(errs...)
+}
+
+// leastBackingGiB is what making a filesystem needs. xfs, the default, writes all of
+// its log: 1/2048 of the size, 2 GiB at most (mkfs.xfs -K on a sparse file of 1 TiB
+// fills 513 MiB, of 4 TiB 2039 MiB; mkfs.ext4 57 MiB). 128 MiB are for the rest: ebb's
+// metadata, and headers in blocks of which little is used.
+func leastBackingGiB(fs Filesystem, size int64) int64 {
+	need := int64(128 << 20)
+	if fs != Ext4 {
+		need += min(size/2048, 2*GiB)
+	}
+	return (need + GiB - 1) / GiB
 }
 
 // GrowInput makes a backing larger.
