@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -21,21 +22,26 @@ const (
 	problemBytes = 600
 )
 
-// surveyor looks at many disks or volumes of the node at once. One that does not
+// looker looks at many disks or volumes of the node at once. One that does not
 // answer delays no other: it is left behind, and not asked again before the look
-// at it has ended.
-type surveyor struct {
-	d        Disks
-	usage    *Usage
-	patience time.Duration
-	now      func() time.Time
+// at it has ended. The zero value is ready for use.
+type looker struct {
+	patience time.Duration // 0: surveyPatience
 
 	mu   sync.Mutex
 	busy map[string]bool // disks and volumes that are being looked at
 }
 
+// surveyor answers for the disks and volumes of the node.
+type surveyor struct {
+	looker
+	d     Disks
+	usage *Usage
+	now   func() time.Time
+}
+
 func newSurveyor(d Disks, u *Usage) *surveyor {
-	return &surveyor{d: d, usage: u, patience: surveyPatience, now: time.Now, busy: make(map[string]bool)}
+	return &surveyor{d: d, usage: u, now: time.Now}
 }
 
 // disks answers SurveyNode. The guides are kept before anything is measured, so
@@ -56,7 +62,7 @@ func (s *surveyor) disks(ctx context.Context, in contract.SurveyInput) (contract
 	out := contract.SurveyResult{Disks: make([]contract.DiskSurvey, len(in.Disks))}
 	err := s.each(ctx, len(in.Disks), func(ctx context.Context, i int) {
 		d := in.Disks[i]
-		got, err := look(ctx, s, string(d.Disk), func(ctx context.Context) (contract.DiskSurvey, error) { return s.disk(ctx, d, in) })
+		got, err := look(ctx, &s.looker, string(d.Disk), func(ctx context.Context) (contract.DiskSurvey, error) { return s.disk(ctx, d, in) })
 		if err != nil {
 			got.Problem = inWords(err)
 		}
@@ -94,7 +100,7 @@ func (s *surveyor) headers(ctx context.Context, in contract.ReadHeadersInput) (c
 	out := contract.ReadHeadersResult{Headers: make([]contract.VolumeHeader, len(in.Volumes))}
 	err := s.each(ctx, len(in.Volumes), func(ctx context.Context, i int) {
 		id := in.Volumes[i]
-		got, err := look(ctx, s, id, func(ctx context.Context) (contract.VolumeHeader, error) { return s.d.Header(ctx, id) })
+		got, err := look(ctx, &s.looker, id, func(ctx context.Context) (contract.VolumeHeader, error) { return s.d.Header(ctx, id) })
 		if err != nil {
 			got.Problem = inWords(err)
 		}
@@ -105,7 +111,7 @@ func (s *surveyor) headers(ctx context.Context, in contract.ReadHeadersInput) (c
 }
 
 // each calls do for 0 to n-1, a few at a time, and waits for all.
-func (s *surveyor) each(ctx context.Context, n int, do func(context.Context, int)) error {
+func (l *looker) each(ctx context.Context, n int, do func(context.Context, int)) error {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, surveyAtOnce)
 	for i := range n {
@@ -130,18 +136,19 @@ type answer[Out any] struct {
 	err error
 }
 
-// look calls f for one disk or volume, and waits for it as long as the surveyor
-// has patience. A call into a volume that does not answer cannot be ended: its
+// look calls f for one disk or volume, and waits for it as long as the looker has
+// patience. A call into a volume that does not answer cannot be ended: its
 // goroutine lives until the kernel gives up, and until then there is no second.
-func look[Out any](ctx context.Context, s *surveyor, name string, f func(context.Context) (Out, error)) (none Out, err error) {
-	if !s.enter(name) {
+func look[Out any](ctx context.Context, l *looker, name string, f func(context.Context) (Out, error)) (none Out, err error) {
+	if !l.enter(name) {
 		return none, fmt.Errorf("an earlier look at %s has not ended yet; next: check the volume's status in EC2", name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.patience)
+	patience := cmp.Or(l.patience, surveyPatience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	done := make(chan answer[Out], 1)
 	go func() { // ends with f
-		defer s.leave(name)
+		defer l.leave(name)
 		var a answer[Out]
 		defer func() {
 			if p := recover(); p != nil {
@@ -155,24 +162,27 @@ func look[Out any](ctx context.Context, s *surveyor, name string, f func(context
 	case a := <-done:
 		return a.out, a.err
 	case <-ctx.Done():
-		return none, fmt.Errorf("%s does not answer within %s: %w; next: check the volume's status in EC2", name, s.patience, ctx.Err())
+		return none, fmt.Errorf("%s does not answer within %s: %w; next: check the volume's status in EC2", name, patience, ctx.Err())
 	}
 }
 
-func (s *surveyor) enter(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.busy[name] {
+func (l *looker) enter(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy[name] {
 		return false
 	}
-	s.busy[name] = true
+	if l.busy == nil {
+		l.busy = make(map[string]bool)
+	}
+	l.busy[name] = true
 	return true
 }
 
-func (s *surveyor) leave(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.busy, name)
+func (l *looker) leave(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.busy, name)
 }
 
 // inWords is an error as an answer carries it.

@@ -241,6 +241,7 @@ type measurer struct {
 	// measured, when not nil, is called with each measurement.
 	measured func(contract.Measurement)
 	log      *slog.Logger
+	looks    looker
 }
 
 // run measures until ctx is done.
@@ -260,17 +261,14 @@ func (m *measurer) run(ctx context.Context) {
 func (m *measurer) all(ctx context.Context) {
 	ids := m.disks.Disks()
 	m.usage.keep(ids)
-	for _, id := range ids {
-		if ctx.Err() != nil {
-			return
-		}
-		one, cancel := context.WithTimeout(ctx, measureTimeout)
-		got, err := m.disks.Measure(one, id)
-		cancel()
+	_ = m.looks.each(ctx, len(ids), func(ctx context.Context, i int) {
+		got, err := look(ctx, &m.looks, string(ids[i]), func(ctx context.Context) (contract.Measurement, error) {
+			return m.disks.Measure(ctx, ids[i])
+		})
 		if err != nil {
 			// A disk that is just being taken down or moved is no news.
-			m.log.Debug("measurement failed", "disk", string(id), "error", err)
-			continue
+			m.log.Debug("measurement failed", "disk", string(ids[i]), "error", err)
+			return
 		}
 		m.usage.Observe(&got)
 		for _, ev := range pressing(got) {
@@ -279,7 +277,7 @@ func (m *measurer) all(ctx context.Context) {
 		if m.measured != nil {
 			m.measured(got)
 		}
-	}
+	}) // an error is ctx's
 }
 
 // pressing finds the pools of a disk that are full or will be within runway.

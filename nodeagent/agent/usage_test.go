@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -137,4 +138,46 @@ func TestMeasurementsAreASafetyNet(t *testing.T) {
 	require.Len(t, events, 1)
 	require.EqualValues(t, 2, events[0].Pressure.Generation)
 	require.Equal(t, 2*contract.GiB, events[0].Pressure.BackingBytes)
+}
+
+// hanging is a node with a disk whose measurement does not end.
+type hanging struct {
+	*fakeDisks
+	id  contract.DiskID
+	end chan struct{}
+}
+
+func (h hanging) Measure(ctx context.Context, id contract.DiskID) (contract.Measurement, error) {
+	if id == h.id {
+		<-h.end // whatever ctx says: it is in the kernel
+	}
+	return h.fakeDisks.Measure(ctx, id)
+}
+
+// A disk whose volume does not answer keeps no other from being measured.
+func TestMeasurementThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := hanging{newFakeDisks(testDisk, otherDisk), testDisk, make(chan struct{})}
+		u := NewUsage()
+		m := &measurer{disks: d, usage: u, every: time.Minute, notify: func(disk.Event) {}, log: quiet()}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go m.run(ctx)
+		for range 3 {
+			d.set(otherDisk, func(m *contract.Measurement) { m.PoolUsedBytes += contract.GiB / 2 })
+			want, err := d.get(otherDisk)
+			require.NoError(t, err)
+			sleep(ctx, time.Minute)
+			synctest.Wait()
+			last, known := u.last(otherDisk)
+			require.True(t, known)
+			require.Equal(t, want.PoolUsedBytes, last.PoolUsedBytes)
+			_, known = u.last(testDisk)
+			require.False(t, known)
+		}
+		close(d.end)
+		sleep(ctx, 2*time.Minute)
+		_, known := u.last(testDisk)
+		require.True(t, known)
+	})
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -77,7 +75,7 @@ func (m *Manager) assembleView(ctx context.Context, d contract.DiskID, h *handle
 	}
 	// What grows during the swap must grow in this view.
 	before := h.view
-	h.view = v
+	h.view, h.down = v, false
 	if err := m.assembleTop(ctx, d, h, v); err != nil {
 		if before == nil {
 			h.view = nil
@@ -255,7 +253,7 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) (err error
 	if err := m.takeDownAll(d); err != nil {
 		return err
 	}
-	h.view, h.carried, h.partial, h.rate = nil, nil, nil, rate{}
+	h.view, h.carried, h.partial, h.rate, h.down = nil, nil, nil, rate{}, true
 	m.unthrottle(d)
 	m.Forget(d) // where the disk goes, others tell what is wanted of it
 	return nil
@@ -344,113 +342,4 @@ func cutPart(name string) (stack, part string) {
 		}
 	}
 	return name, ""
-}
-
-// Reconcile brings the node into order at start: whatever a dead agent left
-// suspended is resumed, a mirror whose headers do not know it is swapped back to
-// the old generation, half-built stacks are removed, and every disk whose
-// volumes are attached is assembled. It returns the disks that are up; those
-// that could not be brought up are logged with the reason and left untouched.
-func (m *Manager) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
-	list, err := m.DM.List()
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range list {
-		if !strings.HasPrefix(i.Name, "ebb-") || i.UUID != uuidOf(i.Name) {
-			continue
-		}
-		is, err := m.DM.Info(i.Name) // the list does not say it
-		if err == nil && is.Suspended {
-			_, err = m.DM.Resume(i.Name, dm.ResumeFlags{NoFlush: true, Internal: true})
-		}
-		if err != nil {
-			m.Logger.Error("resume a suspended device", "device", i.Name, "error", err)
-		}
-	}
-	finds, err := m.scan(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var disks []contract.DiskID
-	for _, f := range finds {
-		if f.head != nil && !slices.Contains(disks, contract.DiskID(f.head.Disk)) && contract.DiskID(f.head.Disk).Validate() == nil {
-			disks = append(disks, contract.DiskID(f.head.Disk))
-		}
-	}
-	slices.Sort(disks)
-	// A disk that is slow to come up (a swap that waits for a full pool to grow, a
-	// large pool to check) keeps neither the other disks nor the agent waiting.
-	var mu sync.Mutex
-	var up []contract.DiskID
-	var waiting sync.WaitGroup
-	slots := make(chan struct{}, reconcileAtOnce)
-	for _, d := range disks {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		waiting.Add(1)
-		pass := sync.OnceFunc(func() {
-			<-slots
-			waiting.Done()
-		})
-		late := time.AfterFunc(reconcilePatience, func() {
-			m.Logger.Warn("the disk takes long to come up; going on without it", "disk", d)
-			pass()
-		})
-		go func() { // ends with the disk's assembly, or its last ioctl
-			defer pass()
-			defer late.Stop()
-			if err := m.reconcile(ctx, d, finds); err != nil {
-				m.Logger.Error("assemble disk", "disk", d, "error", err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			up = append(up, d)
-		}()
-	}
-	waiting.Wait()
-	mu.Lock()
-	defer mu.Unlock()
-	slices.Sort(up)
-	return slices.Clone(up), ctx.Err()
-}
-
-// reconcileAtOnce is how many disks are brought up at the same time: checking a
-// pool's metadata is mostly waiting for its volume.
-const reconcileAtOnce = 4
-
-// reconcilePatience is how long Reconcile waits for one disk. It goes on coming
-// up after that.
-const reconcilePatience = 20 * time.Second
-
-func (m *Manager) reconcile(ctx context.Context, d contract.DiskID, finds []find) error {
-	h, err := m.lock(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer h.mu.Unlock()
-	m.stopCounting(d, h) // what a dead agent counted proves nothing
-	v, err := m.lookAmong(finds, d)
-	if err != nil {
-		return err
-	}
-	if _, err := m.DM.Info(topName(d)); err == nil && v.active != nil {
-		h.view = v
-		if err := m.dropIfFailed(ctx, d, h); err != nil {
-			return err
-		}
-		v = h.view
-	}
-	if _, err := m.assembleView(ctx, d, h, v, ""); err != nil && (h.view == nil || !errors.Is(err, os.ErrNotExist)) {
-		return err
-	}
-	keep := []*format.Header{h.view.active.head}
-	if h.view.moving() {
-		keep = append(keep, h.view.incoming.head)
-	}
-	return m.takeDownAll(d, keep...)
 }

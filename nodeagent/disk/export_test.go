@@ -11,3 +11,6 @@ func (m *Manager) Guided(d contract.DiskID) bool { return m.guide(d) != nil }
 // WithoutPrecopy has the mirror copy everything, as on a kernel that lacks what a
 // pre-copy needs.
 func (m *Manager) WithoutPrecopy() { m.precopies = false }
+
+// HeaderPatience is how long a look waits for a volume that does not answer.
+const HeaderPatience = headerPatience

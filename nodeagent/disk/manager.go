@@ -41,6 +41,7 @@ type Manager struct {
 	guides  map[contract.DiskID]contract.Guide
 	wake    func() // ends the watch's wait; nil: there is no watch
 
+	owners  owners
 	loading sync.RWMutex // see load
 	copyJob string       // kcopyd's job size for others than us, in KiB
 
@@ -67,9 +68,9 @@ type handle struct {
 	resumed  map[string]float64           // by move: how far its copy was when it was assembled
 	rate     rate
 	hour     hourly
-	pressure time.Time
-	marked   time.Time // when the pool's low-water mark was last changed
-	trimAt   int64     // where the next Reclaim begins
+	pressed  map[uint64]time.Time // by generation: when its pool was last reported
+	marked   time.Time            // when the pool's low-water mark was last changed
+	trimAt   int64                // where the next Reclaim begins
 
 	growing atomic.Int32 // growths that wait for mu
 	// reclaiming is held by the one Reclaim there is, and while the disk is taken
@@ -85,6 +86,7 @@ type handle struct {
 	carried     *carried                           // what it has proven; nil: nothing
 	partial     *carried                           // what one that was interrupted has; nil: nothing
 	closing     atomic.Int32                       // takes the disk down: no new ballast, no trim
+	down        bool                               // it was taken down here
 }
 
 // Targets are the device-mapper targets a node needs.
@@ -123,7 +125,7 @@ func (m *Manager) handle(d contract.DiskID) *handle {
 	defer m.mu.Unlock()
 	h := m.disks[d]
 	if h == nil {
-		h = &handle{mu: newMutex(), reclaiming: newMutex(), precopying: newMutex(), failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
+		h = &handle{mu: newMutex(), reclaiming: newMutex(), precopying: newMutex(), pressed: map[uint64]time.Time{}, failure: map[string]*contract.Refusal{}, pauses: map[string][]float64{}, resumed: map[string]float64{}}
 		h.over.L = h.mu
 		m.disks[d] = h
 	}

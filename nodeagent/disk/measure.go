@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -34,8 +35,15 @@ func (m *Manager) poolState(b *backing) (dm.PoolStatus, error) {
 	if err != nil {
 		return dm.PoolStatus{}, err
 	}
+	if len(t) != 1 || t[0].Type != "thin-pool" { // it has no table yet
+		return dm.PoolStatus{}, fmt.Errorf("%s%s is no pool (yet)", stackName(b.head), partPool)
+	}
 	return dm.ParsePool(t[0].Params)
 }
+
+// givenUp tells that the kernel has given a pool up: its metadata cannot be written any
+// more, or not be read either.
+func givenUp(st dm.PoolStatus) bool { return st.Failed || st.Mode == "ro" }
 
 // Measure reads what a disk uses, from the kernel. It changes nothing.
 func (m *Manager) Measure(ctx context.Context, d contract.DiskID) (contract.Measurement, error) {
@@ -67,6 +75,13 @@ func (m *Manager) measure(ctx context.Context, d contract.DiskID, h *handle) (co
 	st, err := m.poolState(a)
 	if err != nil {
 		return contract.Measurement{}, err
+	}
+	if st.Error {
+		return contract.Measurement{}, fmt.Errorf("disk %s: the kernel cannot read the counters of the pool of generation %d", d, a.head.Generation)
+	}
+	if givenUp(st) {
+		return contract.Measurement{}, contract.Refuse(contract.VolumeFailing, "the pool of generation %d has failed", a.head.Generation).
+			WithDisk(d).WithVolume(a.vols[0]).WithNext("look for the reason in the node's kernel log, then see docs/recovery.md")
 	}
 	top, err := m.DM.Info(topName(d))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -104,16 +105,26 @@ const copyJobKiB = "32"
 // copyJobParam is there since Linux 5.3; the default is 512.
 const copyJobParam = "/sys/module/dm_mod/parameters/kcopyd_subjob_size_kb"
 
+// loadPatience is how long a mirror waits for pools that are being loaded.
+const loadPatience = 5 * time.Second
+
 // load loads a table. The kernel reads the size of a copy's jobs from a host-wide
 // parameter in the moment in which a mirror is loaded, so the parameter is put
 // back at once, and no pool, which copies too, is loaded in between. Loading a
-// pool reads its volume, which may hang: nothing but a mirror waits for that.
-// Without the parameter a copy only disturbs more.
+// pool reads its volume, which may hang: nothing but a mirror waits for that, and
+// not for long. Without the parameter a copy only disturbs more.
 func (m *Manager) load(name string, table ...dm.Target) error {
 	if len(table) == 1 {
 		switch table[0].Type {
 		case "mirror":
-			m.loading.Lock()
+			// A pool whose load hangs must not stand between a waiting mirror and the
+			// pools of other disks, which a lock that waits would hold up.
+			for late := time.Now().Add(loadPatience); !m.loading.TryLock(); time.Sleep(time.Millisecond) {
+				if time.Now().After(late) {
+					_, err := m.DM.Load(name, false, table...)
+					return err
+				}
+			}
 			defer m.loading.Unlock()
 			if os.WriteFile(copyJobParam, []byte(copyJobKiB), 0o644) == nil {
 				defer m.restoreCopyJob()

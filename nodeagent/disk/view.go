@@ -31,52 +31,7 @@ type view struct {
 
 	// suspect refuses the active backing, unless it is known from elsewhere that it
 	// is the newest.
-	suspect *contract.Refusal
-}
-
-// find is one attached volume with what its header says.
-type find struct {
-	volume.Candidate
-	head *format.Header
-	err  error // why head is nil
-}
-
-// scan reads the headers of all attached volumes.
-func (m *Manager) scan(ctx context.Context) ([]find, error) {
-	cands, err := m.Locator.List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("find volumes: %w", err)
-	}
-	out := make([]find, 0, len(cands))
-	for _, c := range cands {
-		head, err := m.readHeader(ctx, c.ID)
-		if e := ctx.Err(); e != nil {
-			return nil, e
-		}
-		out = append(out, find{c, head, err})
-	}
-	return out, nil
-}
-
-// readHeader reads a volume's newest header.
-func (m *Manager) readHeader(ctx context.Context, id string) (*format.Header, error) {
-	dev, err := m.Locator.Open(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	defer dev.Close()
-	return readHeader(dev)
-}
-
-func readHeader(dev *volume.Device) (*format.Header, error) {
-	a, b := volume.AlignedBuffer(format.HeaderBytes), volume.AlignedBuffer(format.HeaderBytes)
-	if _, err := dev.ReadAt(a, format.HeaderOffset0); err != nil {
-		return nil, fmt.Errorf("read header of %s: %w", dev.ID(), err)
-	}
-	if _, err := dev.ReadAt(b, format.HeaderOffset1); err != nil {
-		return nil, fmt.Errorf("read header of %s: %w", dev.ID(), err)
-	}
-	return format.Newest(a, b)
+	suspect error
 }
 
 // look finds a disk among the attached volumes. It refuses whatever could make
@@ -130,6 +85,8 @@ func lookIn(finds []find, d contract.DiskID, here running) (*view, error) {
 	var clones []find
 	for _, f := range finds {
 		switch {
+		case f.was == d: // it may be any part of the disk
+			return nil, fmt.Errorf("disk %s: %w", d, f.err)
 		case f.head == nil && !errors.Is(f.err, format.ErrBlank) && !errors.Is(f.err, format.ErrForeign):
 			broken[f.ID] = f.err
 		case f.head == nil || f.head.Disk != string(d):
@@ -149,7 +106,10 @@ func lookIn(finds []find, d contract.DiskID, here running) (*view, error) {
 	}
 	// absent refuses for want of a volume.
 	absent := func(id, why string, args ...any) error {
-		if err := broken[id]; err != nil {
+		switch err := broken[id]; {
+		case errors.Is(err, errMute):
+			return fmt.Errorf("disk %s: %w", d, err)
+		case err != nil:
 			return headerRefusal(id, err).WithDisk(d)
 		}
 		return contract.Refuse(contract.DiskIncomplete, why, args...).WithDisk(d).WithVolume(id).WithNext("attach %s to this node", id)
@@ -249,6 +209,8 @@ func lookIn(finds []find, d contract.DiskID, here running) (*view, error) {
 		// I5: between "committing" and the peer's header there is a moment in which
 		// the peer may be the truth. Without seeing it nobody can know.
 		return nil, absent(a.Peer, "a move to generation %d was being committed; volume %s may hold the newest data", a.PeerGen, a.Peer)
+	case a.MovePhase == format.NoMove && errors.Is(broken[a.Peer], errMute):
+		v.suspect = fmt.Errorf("disk %s: %w", d, broken[a.Peer])
 	case a.MovePhase == format.NoMove && broken[a.Peer] != nil:
 		// An abort whose commit had an uncertain end lifts the old backing above
 		// this one (see fallBack): its header must be seen while it is here.
@@ -261,9 +223,15 @@ func lookIn(finds []find, d contract.DiskID, here running) (*view, error) {
 // headless says why no generation can be used. Only one that is being made is no
 // error.
 func (v *view) headless(d contract.DiskID, finds, clones []find, absent func(string, string, ...any) error) error {
-	switch {
-	case v.incoming != nil && v.incoming.head.Move == createMove:
+	if v.incoming != nil && v.incoming.head.Move == createMove {
 		return nil
+	}
+	for _, f := range finds {
+		if mute(f) && f.was == "" {
+			return fmt.Errorf("disk %s: no volume that answers has its data: %w", d, f.err)
+		}
+	}
+	switch {
 	case v.incoming != nil:
 		peer := v.incoming.head.Peer
 		return absent(peer, "only the incoming generation %d is attached; the disk's data is on volume %s", v.incoming.head.Generation, peer)

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -241,6 +242,47 @@ func TestLookIn(t *testing.T) {
 			} else {
 				require.Equal(t, c.incoming, v.incoming.vols[0])
 			}
+		})
+	}
+}
+
+// TestLookInBesideMute: a volume that does not answer may do so yet. Only where it can
+// matter is there an error, and one that is worth another try.
+func TestLookInBesideMute(t *testing.T) {
+	type H = format.Header
+	silent := func(id string, was contract.DiskID) find {
+		return find{Candidate: volume.Candidate{ID: id}, err: fmt.Errorf("volume %s: %w", id, errMute), was: was}
+	}
+	const other = contract.DiskID("d-00000000000000002")
+	one := vol("a", 0, H{Generation: 1, Role: format.Active})
+	for name, c := range map[string]struct {
+		finds []find
+		ok    bool
+	}{
+		"another disk's":                         {[]find{one, silent("x", other)}, true},
+		"nobody's":                               {[]find{one, silent("x", nobodys)}, true},
+		"not known whose":                        {[]find{one, silent("x", "")}, true},
+		"its own":                                {[]find{one, silent("x", testDisk)}, false},
+		"a member":                               {[]find{vol("a", 0, H{Generation: 1, Role: format.Active}, "a", "x"), silent("x", "")}, false},
+		"member 0":                               {[]find{vol("b", 1, H{Generation: 1, Role: format.Active}, "x", "b"), silent("x", "")}, false},
+		"the peer of a commit":                   {[]find{vol("a", 0, H{Generation: 1, Role: format.Active, Move: "m", MovePhase: format.Committing, Peer: "x", PeerGen: 2}), silent("x", "")}, false},
+		"the peer of an end that is not certain": {[]find{vol("a", 0, H{Generation: 2, Role: format.Active, Move: "m", Peer: "x", PeerGen: 1}), silent("x", "")}, false},
+		"all there is":                           {[]find{silent("x", "")}, false},
+		"all but a retired one":                  {[]find{vol("o", 0, H{Generation: 1, Role: format.Retired}), silent("x", "")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, err := lookIn(c.finds, testDisk, running{})
+			if err == nil {
+				err = v.suspect
+			}
+			if c.ok {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, errMute)
+			require.ErrorContains(t, err, testDisk)
+			_, refused := contract.AsRefusal(err)
+			require.False(t, refused)
 		})
 	}
 }

@@ -140,7 +140,7 @@ func (m *Manager) poolEvent(d contract.DiskID, h *handle, b *backing) (Event, bo
 	block := int64(b.head.BlockBytes)
 	total, used := int64(st.TotalData)*block, int64(st.UsedData)*block
 	full := st.Mode == "out_of_data_space"
-	if st.Failed || st.Mode == "ro" {
+	if givenUp(st) || st.Error {
 		return Event{Disk: d, Kind: EventReadError, Message: fmt.Sprintf("the pool of generation %d has failed", b.head.Generation)}, true
 	}
 	if b == h.view.active {
@@ -157,10 +157,10 @@ func (m *Manager) poolEvent(d contract.DiskID, h *handle, b *backing) (Event, bo
 	if total-used > low && !full && !metaLow {
 		return Event{}, false
 	}
-	if !full && time.Since(h.pressure) < pressureInterval {
+	if !full && time.Since(h.pressed[b.head.Generation]) < pressureInterval {
 		return Event{}, false
 	}
-	h.pressure = time.Now()
+	h.pressed[b.head.Generation] = time.Now()
 	e := Event{Disk: d, Kind: EventPressure, Pressure: contract.Pressure{
 		Node: m.Node, Generation: b.head.Generation, UsedBytes: used, BackingBytes: backingBytes(b.head), FillRate: h.rate.value,
 	}, Message: fmt.Sprintf("%d of %d bytes used", used, total)}

@@ -98,9 +98,12 @@ func identifyController(fd uintptr) ([]byte, error) {
 		opcode: opcodeIdentify, address: uint64(uintptr(unsafe.Pointer(&b[0]))), dataLen: identifyBytes,
 		cdw10: identifyKindController, millis: nvmeTimeoutMillis,
 	}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, nvmeAdminCommand, uintptr(unsafe.Pointer(&cmd)))
+	status, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, nvmeAdminCommand, uintptr(unsafe.Pointer(&cmd)))
 	if errno != 0 {
 		return nil, fmt.Errorf("nvme identify: %w", errno)
+	}
+	if status != 0 { // the controller's own, which is no errno
+		return nil, fmt.Errorf("nvme identify: status %#x", status)
 	}
 	return b, nil
 }

@@ -89,7 +89,7 @@ var mutants = []mutant{
 		"if info.InactivePresent {", "if false {", "TestNodeAgentDiesBeforeSwap/abort",
 	},
 	{
-		"I3", "what is suspended stays so when the disk cannot be brought up", "assemble.go",
+		"I3", "what is suspended stays so when the disk cannot be brought up", "reconcile.go",
 		"if err == nil && is.Suspended {", "if err == nil && is.Suspended && i.Suspended {", "TestNodeSuspendedIsResumed",
 	},
 	{
@@ -155,6 +155,22 @@ var mutants = []mutant{
 	{
 		"full pools wait", "a pool that was to be given up fails its writes ever after", "stack.go",
 		"if strings.Contains(pa, dm.ErrorIfNoSpace) != strings.Contains(pb, dm.ErrorIfNoSpace) {", "if false {", "TestNodeAssembledDuringPrecopy",
+	},
+	{
+		"a mute volume", "the others wait for it", "scan.go",
+		"	case <-patience.C:\n		return nil, mute\n", "", "TestNodeMuteVolume",
+	},
+	{
+		"a mute volume", "its disk does not come up when it answers", "reconcile.go",
+		"done[d] = !errors.Is(err, errMute)", "done[d] = true", "TestNodeMuteVolume",
+	},
+	{
+		"full pools wait", "one pool's pressure hides the other's", "watch.go",
+		"	h.pressed[b.head.Generation] = time.Now()", "	h.pressed[1], h.pressed[2] = time.Now(), time.Now()", "TestNodeBothPoolsPress",
+	},
+	{
+		"a pool that is given up", "it is measured like any other", "measure.go",
+		"	if givenUp(st) {", "	if false {", "TestNodePoolGivenUp",
 	},
 	{
 		"full pools wait", "a mount keeps the growth out that it waits for", "assemble.go",
