@@ -30,7 +30,8 @@ type Snapshots struct {
 func NewSnapshots(api API, o Options) *Snapshots { return &Snapshots{api, o.withDefaults()} }
 
 // Running implements Backuper: pending snapshots, whoever makes them (a backup
-// tool, DLM, AWS Backup, a person).
+// tool, DLM, AWS Backup, a person), but Ebb's own. Those alone have TagSet: the
+// other tags are on the volumes as well, and backup tools may copy them.
 func (s *Snapshots) Running(ctx context.Context, volumes []string) ([]string, error) {
 	if len(volumes) == 0 {
 		return nil, nil
@@ -39,7 +40,7 @@ func (s *Snapshots) Running(ctx context.Context, volumes []string) ([]string, er
 		types.Filter{Name: aws.String("status"), Values: []string{string(types.SnapshotStatePending)}})
 	var out []string
 	for _, snap := range all {
-		if snap.State == types.SnapshotStatePending && tagMap(snap.Tags)[contract.TagMove] == "" {
+		if snap.State == types.SnapshotStatePending && tagOf(snap.Tags, contract.TagSet) == "" {
 			out = append(out, aws.ToString(snap.SnapshotId))
 		}
 	}

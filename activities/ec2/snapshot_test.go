@@ -4,6 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ebb-storage/ebb/activities/ec2"
@@ -153,4 +156,46 @@ func TestSnapshotWaitsUntilComplete(t *testing.T) {
 			require.Equal(t, "completed", s.State)
 		}
 	}
+}
+
+// A backup tool may give its snapshots the volumes' tags, Ebb's among them: they are
+// waited for. Those that Ebb takes, of one volume or of several, are not.
+func TestBackupsThatCopyTagsAreWaitedFor(t *testing.T) {
+	f := start(t, func(o *ec2sim.Options) { o.StaleDescribe, o.Lag.Snapshot = 0, ec2sim.Fixed(500*time.Millisecond) })
+	wait := contract.WaitForBackupsInput{Disk: disk, Volumes: f.attached(2)}
+	for _, volumes := range [][]string{wait.Volumes[:1], wait.Volumes} {
+		in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: volumes, Move: "run-1"}
+		_, err := f.SnapshotDisk(t.Context(), in)
+		require.NoError(t, err)
+		require.Contains(t, f.pending(), "run-1")
+		out, err := f.WaitForBackups(t.Context(), wait)
+		require.NoError(t, err)
+		require.Empty(t, out.Waited)
+	}
+
+	made, err := f.api.CreateSnapshots(t.Context(), &awsec2.CreateSnapshotsInput{
+		InstanceSpecification: &types.InstanceSpecification{InstanceId: aws.String(nodeA), ExcludeBootVolume: aws.Bool(true)},
+		CopyTagsFromSource:    types.CopyTagsFromSourceVolume,
+	})
+	require.NoError(t, err)
+	var theirs []string
+	for _, s := range made.Snapshots {
+		theirs = append(theirs, aws.ToString(s.SnapshotId))
+	}
+	require.Len(t, theirs, 2)
+	out, err := f.WaitForBackups(t.Context(), wait)
+	require.NoError(t, err)
+	require.ElementsMatch(t, theirs, out.Waited)
+	require.Empty(t, f.pending())
+}
+
+// pending is the operations of the snapshots that are pending.
+func (f fixture) pending() []string {
+	var out []string
+	for _, s := range f.sim.Snapshots() {
+		if s.State == "pending" {
+			out = append(out, s.Tags[contract.TagMove])
+		}
+	}
+	return out
 }
