@@ -53,6 +53,9 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 		switch {
 		case f.Node == in.Node && f.AttachState == string(types.VolumeAttachmentStateAttached):
 			return true, nil
+		case f.State == string(types.VolumeStateError):
+			return false, contract.Refuse(contract.VolumeFailing, "EC2 says that the volume is in the state error: it cannot be attached").
+				WithNext("if it was made for this operation, start again: another one is made; if it holds the disk, bring the disk back from a snapshot (docs/recovery.md)")
 		case leaving(f) || f.AttachState == string(types.VolumeAttachmentStateAttaching) && !elsewhere:
 			return under.stuck(f), nil
 		case elsewhere && time.Now().Before(until):
