@@ -212,6 +212,9 @@ func (s *Snapshots) take(ctx context.Context, in contract.SnapshotDiskInput, vol
 	return err
 }
 
+// maxExcluded is how many volumes CreateSnapshots leaves out at most.
+const maxExcluded = 40
+
 func (s *Snapshots) together(ctx context.Context, in contract.SnapshotDiskInput, volumes []string, set string) error {
 	attached, err := s.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{
 		Filters: []types.Filter{{Name: aws.String("attachment.instance-id"), Values: []string{in.Node}}},
@@ -242,6 +245,11 @@ func (s *Snapshots) together(ctx context.Context, in contract.SnapshotDiskInput,
 		if !here[v] {
 			return fmt.Errorf("volume %s is not attached to %s", v, in.Node)
 		}
+	}
+	if n := len(spec.ExcludeDataVolumeIds); n > maxExcluded {
+		return contract.Refuse(contract.EC2Refused,
+			"%d volumes beside the disk's are attached to %s: EC2 leaves at most %d out of a snapshot of several volumes", n, in.Node, maxExcluded).
+			WithNext("bring the disk to a node with fewer volumes, or do without the snapshot: --no-snapshot")
 	}
 	_, err = s.api.CreateSnapshots(ctx, &ec2.CreateSnapshotsInput{
 		InstanceSpecification: spec, Description: aws.String(s.describe(in)), TagSpecifications: s.tags(in, set),

@@ -199,3 +199,31 @@ func (f fixture) pending() []string {
 	}
 	return out
 }
+
+// EC2 leaves out at most 40 volumes of an instance: with more of other disks there is
+// no snapshot of several volumes, which is said before anything is asked for.
+func TestSnapshotBesideManyVolumes(t *testing.T) {
+	f := start(t)
+	in := contract.SnapshotDiskInput{Disk: disk, Node: nodeA, Volumes: f.attached(2), Move: "run-1"}
+	beside := func(n int) {
+		seed := ec2sim.Seed{}
+		for range n {
+			seed.Volumes = append(seed.Volumes, ec2sim.Volume{Shape: ec2sim.Shape{SizeGiB: 1}, Attachment: &ec2sim.Attachment{InstanceID: nodeA}})
+		}
+		_, err := f.sim.Seed(seed)
+		require.NoError(t, err)
+	}
+	take := func() error { _, err := f.SnapshotDisk(t.Context(), in); return err }
+	beside(40)
+	require.NoError(t, f.until(take))
+	require.Len(t, f.sim.Snapshots(), 2)
+
+	beside(1)
+	in.Move = "run-2"
+	r := refused(t, f.until(take), contract.EC2Refused)
+	require.Contains(t, r.Message, "at most 40")
+	require.Contains(t, r.Message, nodeA)
+	require.Contains(t, r.Next, "--no-snapshot")
+	require.Equal(t, disk, r.Disk)
+	require.Equal(t, 1, f.calls("CreateSnapshots"))
+}

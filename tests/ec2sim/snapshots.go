@@ -162,6 +162,9 @@ func (s *Server) createSnapshots(r *request) (response, error) {
 		return nil, errValue(copyTags, "copyTagsFromSource", "Expected: 'volume'.")
 	}
 	excluded := r.list("InstanceSpecification.ExcludeDataVolumeId")
+	if len(excluded) > 40 { // its reference says so, and not with which error
+		return nil, apiErr("InvalidParameterValue", "You can specify up to 40 volume IDs to exclude per request.")
+	}
 	var out createSnapshotsXML
 	var snaps []*Snapshot
 	err = s.update(func() error {
