@@ -14,17 +14,23 @@ import (
 )
 
 // deviceNames are tried in this order. On Nitro the name is only a label, but
-// EC2 wants it unique per instance.
+// EC2 wants it unique per instance. They are more than the 128 volumes that an
+// instance type takes at most. EC2 accepts nothing after xvddx. The last ones name
+// the same as sdf to sdp on Xen, where at most 40 volumes are attached and other
+// names are left.
 func deviceNames() []string {
 	var names []string
-	for c := 'f'; c <= 'p'; c++ {
-		names = append(names, "/dev/sd"+string(c))
-	}
-	for x := 'b'; x <= 'c'; x++ {
-		for c := 'a'; c <= 'z'; c++ {
-			names = append(names, "/dev/xvd"+string(x)+string(c))
+	add := func(prefix string, from, to rune) {
+		for c := from; c <= to; c++ {
+			names = append(names, prefix+string(c))
 		}
 	}
+	add("/dev/sd", 'f', 'p')
+	for _, prefix := range []string{"/dev/xvdb", "/dev/xvdc", "/dev/xvda"} {
+		add(prefix, 'a', 'z')
+	}
+	add("/dev/xvdd", 'a', 'x')
+	add("/dev/xvd", 'e', 'z')
 	return names
 }
 

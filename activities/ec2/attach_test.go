@@ -31,3 +31,30 @@ func TestVolumeInErrorIsNotWaitedFor(t *testing.T) {
 	require.Equal(t, aws.ToString(v.VolumeId), r.Volume)
 	require.Contains(t, r.Message, "error")
 }
+
+// TestEverySlotHasADeviceName: what DescribeNode says is free can be attached, also
+// where an instance type takes 128 volumes. The simulator counts a root volume that
+// it does not describe.
+func TestEverySlotHasADeviceName(t *testing.T) {
+	const node = "i-0000000000000000d"
+	f := start(t, func(o *ec2sim.Options) {
+		o.StaleDescribe, o.Lag = 0, ec2sim.Lag{}
+		o.Instances = append(o.Instances, ec2sim.Instance{ID: node, Zone: zone, Type: "m7i.48xlarge"})
+	})
+	free := func() int {
+		n, err := f.DescribeNode(t.Context(), contract.DescribeNodeInput{Node: node})
+		require.NoError(t, err)
+		return n.FreeSlots
+	}
+	require.Equal(t, 128, free())
+	seed := ec2sim.Seed{}
+	for range free() - 1 {
+		seed.Volumes = append(seed.Volumes, ec2sim.Volume{Shape: ec2sim.Shape{SizeGiB: 1}, Tags: map[string]string{contract.TagDisk: string(disk)}})
+	}
+	ids, err := f.sim.Seed(seed)
+	require.NoError(t, err)
+	for _, id := range ids {
+		f.attach(id, node)
+	}
+	require.Equal(t, 1, free())
+}

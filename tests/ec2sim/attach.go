@@ -20,7 +20,7 @@ func newAttachmentXML(volumeID string, a *Attachment) attachmentXML {
 	return attachmentXML{volumeID, a.InstanceID, a.Device, a.State, timeXML(a.Time), a.DeleteOnTermination}
 }
 
-var deviceName = regexp.MustCompile(`^(/dev/)?(sd[a-z][1-9]?[0-9]?|xvd[a-d]?[a-z])$`)
+var deviceName = regexp.MustCompile(`^(/dev/)?(sd[a-z][1-9]?[0-9]?|xvd[a-c]?[a-z]|xvdd[a-x])$`)
 
 func (s *Server) attachVolume(r *request) (response, error) {
 	volID, instID, device := r.str("VolumeId"), r.str("InstanceId"), r.str("Device")

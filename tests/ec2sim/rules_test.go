@@ -2,6 +2,7 @@ package ec2sim_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -149,6 +150,23 @@ func TestZoneMismatch(t *testing.T) {
 		VolumeId: aws.String(create(t, c, 1)), InstanceId: aws.String(inst2), Device: aws.String("/dev/sdf"),
 	})
 	requireCode(t, err, "InvalidVolume.ZoneMismatch")
+}
+
+// TestBounds: device names end with xvddx, and 40 volumes may be left out of a snapshot.
+func TestBounds(t *testing.T) {
+	_, c := start(t, ec2sim.Options{})
+	for device, code := range map[string]string{"/dev/xvddx": "", "/dev/xvddy": "InvalidParameterValue", "/dev/xvdea": "InvalidParameterValue"} {
+		_, err := c.AttachVolume(t.Context(), &ec2.AttachVolumeInput{VolumeId: aws.String(create(t, c, 1)), InstanceId: aws.String(inst1), Device: &device})
+		if code == "" {
+			require.NoError(t, err)
+		} else {
+			requireCode(t, err, code)
+		}
+	}
+	_, err := c.CreateSnapshots(t.Context(), &ec2.CreateSnapshotsInput{InstanceSpecification: &types.InstanceSpecification{
+		InstanceId: aws.String(inst1), ExcludeDataVolumeIds: slices.Repeat([]string{"vol-01234567"}, 41),
+	}})
+	require.ErrorContains(t, err, "up to 40")
 }
 
 func TestBurnedToken(t *testing.T) {
