@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"bufio"
 	"context"
 	"io"
 	"slices"
@@ -96,7 +95,7 @@ func (a *app) runAnswer(ctx context.Context, refs []string, o answerOptions) err
 			return err
 		}
 		if ask && len(waiting) > 0 {
-			if err := a.confirmAll(waiting, o); err != nil {
+			if err := a.confirmAll(ctx, waiting, o); err != nil {
 				return err
 			}
 		}
@@ -179,16 +178,12 @@ func (a *app) waiting(ctx context.Context, c *control.Client, refs []string, o a
 }
 
 // confirmAll shows everything and asks.
-func (a *app) confirmAll(waiting []proposalView, o answerOptions) error {
+func (a *app) confirmAll(ctx context.Context, waiting []proposalView, o answerOptions) error {
 	if err := proposalTable(a.streams.Err, waiting); err != nil {
 		return err
 	}
 	a.streams.Say("%s will be %s. Type yes to go on:", count(len(waiting), "proposal"), o.word)
-	line, err := bufio.NewReader(a.streams.In).ReadString('\n')
-	if strings.TrimSpace(line) != "yes" {
-		return exit.New(exit.Cancelled, "not confirmed; nothing was %s", o.word).Because(nonEOF(err))
-	}
-	return nil
+	return a.typed(ctx, "yes", o.word)
 }
 
 func answerTable(w io.Writer, out answers) error {

@@ -1,11 +1,7 @@
 package cmd
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +43,7 @@ func (a *app) runDiskDelete(ctx context.Context, ref string, o diskDeleteOptions
 	}
 	return a.withDisk(ctx, ref, func(c *control.Client, d control.Disk) error {
 		if ask {
-			if err := a.confirm(d, o.noSnapshot); err != nil {
+			if err := a.confirm(ctx, d, o.noSnapshot); err != nil {
 				return err
 			}
 		}
@@ -59,24 +55,12 @@ func (a *app) runDiskDelete(ctx context.Context, ref string, o diskDeleteOptions
 }
 
 // confirm has a person type the disk's name.
-func (a *app) confirm(d control.Disk, noSnapshot bool) error {
+func (a *app) confirm(ctx context.Context, d control.Disk, noSnapshot bool) error {
 	kept := "A last snapshot is kept."
 	if noSnapshot {
 		kept = a.streams.Paint(a.streams.Err, ui.Bad, "No snapshot is kept: the data is gone for good.")
 	}
 	a.streams.Say("This deletes disk %s and its volumes. %s", d, kept)
 	a.streams.Say("Type %s to go on:", d.Ref())
-	line, err := bufio.NewReader(a.streams.In).ReadString('\n')
-	if strings.TrimSpace(line) != d.Ref() {
-		return exit.New(exit.Cancelled, "not confirmed; nothing was deleted").Because(nonEOF(err))
-	}
-	return nil
-}
-
-// nonEOF is err unless it only says that the input ended.
-func nonEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
+	return a.typed(ctx, d.Ref(), "deleted")
 }

@@ -90,6 +90,9 @@ func rootMessage(err error) string {
 
 // StartFleetRun starts a run besides the schedule's. Its id begins with prefix.
 func (c *Client) StartFleetRun(ctx context.Context, workflow, prefix, summary string, in any) (Execution, error) {
+	if err := interrupted(ctx, "no run was started"); err != nil {
+		return Execution{}, err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	run, err := c.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{

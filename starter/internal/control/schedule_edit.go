@@ -68,9 +68,12 @@ func (c *Client) EditReap(ctx context.Context, o EditOptions, edit func(*Timed[c
 // called again on what the other one left, until there is nothing more to change.
 // So edit must lead to the same when it is applied to its own outcome.
 func editSchedule[In any](ctx context.Context, c *Client, id string, o EditOptions, edit func(*Timed[In]) error) (Edited[In], error) {
+	var out Edited[In]
+	if err := interrupted(ctx, "the schedule %s is as it was", id); err != nil {
+		return out, err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*callTimeout)
 	defer cancel()
-	var out Edited[In]
 	for try := range editTries {
 		d, err := c.describeSchedule(ctx, id)
 		switch {

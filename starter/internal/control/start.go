@@ -59,10 +59,22 @@ func (r *Run) WorkflowID() string { return r.run.GetID() }
 // RunID is the run's id.
 func (r *Run) RunID() string { return r.run.GetRunID() }
 
+// interrupted says that Ctrl-C came before a call that is seen through once it is
+// made, so that nobody is left in doubt about it.
+func interrupted(ctx context.Context, left string, args ...any) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return exit.New(exit.Detached, "interrupted; "+left, args...)
+}
+
 // Start starts an operation, or says which one runs already (exit.Busy). It
 // finishes even when ctx is cancelled meanwhile, so that nobody is left in
 // doubt whether it was started.
 func (c *Client) Start(ctx context.Context, op Operation) (*Run, error) {
+	if err := interrupted(ctx, "nothing was started"); err != nil {
+		return nil, err
+	}
 	opts := c.options(op, newToken())
 	opts.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
 	opts.WorkflowExecutionErrorWhenAlreadyStarted = true
@@ -80,6 +92,9 @@ func (c *Client) Start(ctx context.Context, op Operation) (*Run, error) {
 // to the operation that runs on the disk, in one atomic call. joined says that
 // it was the latter.
 func (c *Client) Move(ctx context.Context, op Operation) (run *Run, joined bool, err error) {
+	if err := interrupted(ctx, "the move was not asked for"); err != nil {
+		return nil, false, err
+	}
 	token := newToken()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()

@@ -22,7 +22,7 @@ const (
 	NotFound    Code = 5   // no such disk, or no operation runs on it
 	Busy        Code = 6   // another operation runs on the disk
 	Unreachable Code = 7   // Temporal, or Ebb's worker, does not answer
-	Detached    Code = 130 // Ctrl-C: the operation goes on
+	Detached    Code = 130 // Ctrl-C: an operation that was started goes on
 )
 
 // Codes lists all codes with their meaning, for help texts.
@@ -42,7 +42,7 @@ func Codes() []struct {
 		{NotFound, "not found: no such disk, or no operation runs on it"},
 		{Busy, "busy: another operation runs on the disk"},
 		{Unreachable, "unreachable: Temporal, or Ebb's control worker, does not answer"},
-		{Detached, "detached by Ctrl-C; the operation goes on"},
+		{Detached, "detached by Ctrl-C; an operation that was started goes on"},
 	}
 }
 
