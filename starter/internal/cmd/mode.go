@@ -271,16 +271,22 @@ func (a *app) runMode(ctx context.Context, mode string, args []string, o modeOpt
 		if len(s.Next) > 0 && !s.Paused {
 			out.Next = &s.Next[0]
 		}
+		var goesOn error
 		if !o.dryRun && len(s.Running) > 0 && (mode == string(contract.Observe) || mode == string(contract.Recommend)) {
-			if err := c.EndRun(ctx, s.Running[0], "ebb mode "+strings.Join(append([]string{mode}, args...), " ")+" by "+c.Who()); err == nil {
+			err := c.EndRun(ctx, s.Running[0], "ebb mode "+strings.Join(append([]string{mode}, args...), " ")+" by "+c.Who())
+			switch exit.CodeOf(err) {
+			case exit.Done:
 				out.Ended = s.Running[0].WorkflowID
+			case exit.NotFound: // it ended by itself
+			default:
+				goesOn = err
 			}
 		}
 		if err := a.output.Print(a.streams.Out, out, func(w io.Writer) error { return modeChangeTable(w, out) }); err != nil {
 			return err
 		}
 		a.modeTalk(out, note, s)
-		return nil
+		return goesOn
 	})
 }
 

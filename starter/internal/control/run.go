@@ -8,6 +8,7 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	sdkpb "go.temporal.io/api/sdk/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
@@ -113,11 +114,22 @@ func (c *Client) CancelRun(ctx context.Context, e Execution) error {
 	return c.callError("cancel the run "+e.WorkflowID, c.temporal.CancelWorkflow(ctx, e.WorkflowID, e.RunID))
 }
 
-// EndRun ends a run at once and leaves what it has begun running.
+// EndRun ends a run at once and leaves what it has begun running; exit.NotFound
+// when it has ended by itself.
 func (c *Client) EndRun(ctx context.Context, e Execution, why string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	return c.callError("end the run "+e.WorkflowID, c.temporal.TerminateWorkflow(ctx, e.WorkflowID, e.RunID, why))
+	err := c.temporal.TerminateWorkflow(ctx, e.WorkflowID, e.RunID, why)
+	var none *serviceerror.NotFound
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &none):
+		return exit.New(exit.NotFound, "the run %s has ended", e)
+	}
+	err = c.callError("end the run", err)
+	return exit.New(exit.CodeOf(err), "the run %s goes on, and may start more operations", e).Because(err).
+		WithNext("temporal workflow terminate --namespace %s --workflow-id %s --run-id %s", c.namespace, e.WorkflowID, e.RunID)
 }
 
 // RunState is how far a run is.
