@@ -140,3 +140,25 @@ func TestEmergencyStopSaysWhatGoesOn(t *testing.T) {
 	require.Contains(t, talk, "the run ebb-rightsize-now (run run-7) goes on")
 	require.Contains(t, talk, "next: temporal workflow terminate --namespace default --workflow-id ebb-rightsize-now --run-id run-7")
 }
+
+func TestSteeringReachesTheOperationThatIsReported(t *testing.T) {
+	f := &frontend{}
+	code, out, talk := f.ebb(t, "pause", someDisk, "-o", "json")
+	require.Equal(t, exit.Done, code, talk)
+	require.Contains(t, out, `"runId": "run-1"`)
+	require.Equal(t, "run-1", f.signalled[0].GetRunId())
+
+	f = &frontend{signal: codes.NotFound}
+	code, _, talk = f.ebb(t, "cancel", someDisk)
+	require.Equal(t, exit.NotFound, code, talk)
+	require.Contains(t, talk, "the shrink of disk "+someDisk+" has ended meanwhile; it was not told to cancel")
+}
+
+func TestMoveThatCannotBeLookedAtWasAskedFor(t *testing.T) {
+	f := &frontend{describe: codes.PermissionDenied}
+	code, _, talk := f.ebb(t, "disk", "move", someDisk, "--node", "i-0000000000000000a")
+	require.Equal(t, exit.Failed, code, talk)
+	require.Equal(t, 1, f.moves)
+	require.Contains(t, talk, "the move of disk "+someDisk+" was asked for")
+	require.Contains(t, talk, "next: ebb watch "+someDisk)
+}

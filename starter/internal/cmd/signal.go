@@ -44,7 +44,7 @@ func (a *app) signal(ctx context.Context, ref, name string, payload any, o signa
 			return err
 		}
 		if !o.dryRun {
-			if err := c.Signal(ctx, d, name, payload); err != nil {
+			if err := c.Signal(ctx, running, name, payload); err != nil {
 				return err
 			}
 		}

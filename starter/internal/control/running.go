@@ -138,15 +138,16 @@ func (c *Client) Progress(ctx context.Context, d Disk) (contract.Progress, error
 	return p, c.callError("query progress", err)
 }
 
-// Signal sends a signal to the operation that runs on a disk; exit.NotFound
-// when none does.
-func (c *Client) Signal(ctx context.Context, d Disk, signal string, payload any) error {
+// Signal sends a signal to an operation, and to no later one of the disk;
+// exit.NotFound when it has ended meanwhile. An operation is one run: none
+// continues as new.
+func (c *Client) Signal(ctx context.Context, r Running, signal string, payload any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err := c.temporal.SignalWorkflow(ctx, contract.WorkflowID(d.ID), "", signal, payload)
+	err := c.temporal.SignalWorkflow(ctx, contract.WorkflowID(r.Disk.ID), r.RunID, signal, payload)
 	var none *serviceerror.NotFound
 	if errors.As(err, &none) {
-		return exit.New(exit.NotFound, "no operation runs on disk %s", d)
+		return exit.New(exit.NotFound, "the %s of disk %s has ended meanwhile; it was not told to %s", Verb(r.Operation), r.Disk, signal)
 	}
 	return c.callError("signal "+signal, err)
 }

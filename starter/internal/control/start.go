@@ -106,7 +106,9 @@ func (c *Client) Move(ctx context.Context, op Operation) (run *Run, joined bool,
 	run = &Run{Disk: op.Disk, Operation: op.Workflow, run: wr}
 	d, err := c.temporal.DescribeWorkflowExecution(ctx, wr.GetID(), wr.GetRunID())
 	if err != nil {
-		return run, false, c.callError("describe the operation", err)
+		err = c.callError("look at it", err)
+		return run, false, exit.New(exit.CodeOf(err), "the move of disk %s was asked for, but not seen", op.Disk).Because(err).
+			WithNext("ebb watch %s", op.Disk.Ref())
 	}
 	info := d.GetWorkflowExecutionInfo()
 	run.Operation = info.GetType().GetName()
