@@ -162,3 +162,27 @@ func TestMoveThatCannotBeLookedAtWasAskedFor(t *testing.T) {
 	require.Contains(t, talk, "the move of disk "+someDisk+" was asked for")
 	require.Contains(t, talk, "next: ebb watch "+someDisk)
 }
+
+func TestScheduleApplyKeepsTimesSetByHand(t *testing.T) {
+	byHand := func() *frontend {
+		return &frontend{spec: &schedulepb.ScheduleSpec{StructuredCalendar: []*schedulepb.StructuredCalendarSpec{{Comment: "at night"}}}}
+	}
+	f := byHand()
+	code, out, talk := f.ebb(t, "schedule", "apply")
+	require.Equal(t, exit.Done, code, talk)
+	require.Empty(t, f.updated)
+	require.Regexp(t, `(?m)^rightsize +unchanged +as set by hand `, out)
+
+	f = byHand()
+	code, _, talk = f.ebb(t, "schedule", "apply", "--max-starts", "7")
+	require.Equal(t, exit.Done, code, talk)
+	require.Len(t, f.updated, 1)
+	require.Equal(t, "at night", f.updated[0].GetSpec().GetStructuredCalendar()[0].GetComment())
+
+	// Times that are asked for take the others' place.
+	f = byHand()
+	code, _, talk = f.ebb(t, "schedule", "apply", "--every", "30m")
+	require.Equal(t, exit.Done, code, talk)
+	require.Equal(t, 30*time.Minute, f.updated[0].GetSpec().GetInterval()[0].GetInterval().AsDuration())
+	require.Empty(t, f.updated[0].GetSpec().GetStructuredCalendar())
+}

@@ -107,11 +107,7 @@ func scheduleTable(w io.Writer, list scheduleList) error {
 		if s.Paused {
 			state, next = "paused", "-"
 		}
-		every := "as set by hand"
-		if s.Every > 0 {
-			every = duration(s.Every)
-		}
-		rows = append(rows, []string{name, state, every, next, orDash(s.Note)})
+		rows = append(rows, []string{name, state, interval(s.Every), next, orDash(s.Note)})
 		for _, r := range s.Runs {
 			runs = append(runs, []string{name, clock(r.At), r.Status, r.Summary})
 		}
@@ -130,6 +126,14 @@ func scheduleTable(w io.Writer, list scheduleList) error {
 
 // clock is a time for people.
 func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
+
+// interval is how often a schedule begins a run.
+func interval(every time.Duration) string {
+	if every == 0 {
+		return "as set by hand"
+	}
+	return duration(every)
+}
 
 // duration writes a time without the zeros at its end: 15m, 6h.
 func duration(d time.Duration) string {

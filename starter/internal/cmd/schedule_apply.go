@@ -112,7 +112,7 @@ func (a *app) runScheduleApply(ctx context.Context, o scheduleApplyOptions) erro
 	return a.withClient(ctx, func(c *control.Client) error {
 		opts := control.EditOptions{Create: true, DryRun: o.dryRun}
 		rs, err := c.EditRightsize(ctx, opts, func(t *control.Timed[contract.RightsizeInput]) error {
-			times(o, o.every, defaultEvery, &t.Every, &t.Jitter)
+			times(o, o.every, defaultEvery, t.New, &t.Every, &t.Jitter)
 			if o.policy != "" {
 				t.Input.Policy = text
 			}
@@ -132,7 +132,7 @@ func (a *app) runScheduleApply(ctx context.Context, o scheduleApplyOptions) erro
 		}
 		out.Schedules = append(out.Schedules, view(contract.RightsizeSchedule, rs, rightsizeChanges(rs)))
 		rp, err := c.EditReap(ctx, opts, func(t *control.Timed[contract.ReapInput]) error {
-			times(o, o.reap, defaultReapEvery, &t.Every, &t.Jitter)
+			times(o, o.reap, defaultReapEvery, t.New, &t.Every, &t.Jitter)
 			if o.given("reap-delete") {
 				t.Input.Delete = o.reapDelete
 			}
@@ -156,9 +156,8 @@ func (a *app) runScheduleApply(ctx context.Context, o scheduleApplyOptions) erro
 }
 
 // times sets an interval and its jitter: what was given, else what there is, else
-// the default.
-func times(o scheduleApplyOptions, given size.DurationFlag, def time.Duration, every, jitter *time.Duration) {
-	created := *every == 0 && *jitter == 0
+// the default. Times that were set by hand stay until an interval is given.
+func times(o scheduleApplyOptions, given size.DurationFlag, def time.Duration, created bool, every, jitter *time.Duration) {
 	switch {
 	case given != 0:
 		if *every != time.Duration(given) {
@@ -217,7 +216,7 @@ func timeChanges[In any](e control.Edited[In]) []string {
 		return changes
 	}
 	if b := e.Before.Every; b != e.After.Every {
-		changes = append(changes, fmt.Sprintf("every %s, was %s", duration(e.After.Every), duration(b)))
+		changes = append(changes, fmt.Sprintf("every %s, was %s", interval(e.After.Every), interval(b)))
 	}
 	if b := e.Before.Jitter; b != e.After.Jitter {
 		changes = append(changes, fmt.Sprintf("jitter %s, was %s", duration(e.After.Jitter), duration(b)))
@@ -286,7 +285,7 @@ func appliedTable(w io.Writer, out applied) error {
 		if s.Next != nil {
 			next = clock(*s.Next)
 		}
-		rows = append(rows, []string{name, outcome, duration(s.Every), next, orDash(strings.Join(s.Changes, "; "))})
+		rows = append(rows, []string{name, outcome, interval(s.Every), next, orDash(strings.Join(s.Changes, "; "))})
 	}
 	return ui.Table(w, []string{"SCHEDULE", "OUTCOME", "EVERY", "NEXT", "WHAT"}, rows)
 }

@@ -35,6 +35,7 @@ const (
 
 // Timed is what a schedule starts, and when.
 type Timed[In any] struct {
+	New    bool          `json:"-"`          // there is no schedule yet
 	Every  time.Duration `json:"everyNanos"` // 0: other times, given by hand; they stay
 	Jitter time.Duration `json:"jitterNanos"`
 	Input  In            `json:"input"`
@@ -89,7 +90,7 @@ func editSchedule[In any](ctx context.Context, c *Client, id string, o EditOptio
 				return out, err
 			}
 		}
-		wanted := Timed[In]{}
+		wanted := Timed[In]{New: was == nil}
 		if was != nil {
 			if err := copyJSON(&wanted, *was); err != nil {
 				return out, err
