@@ -87,7 +87,7 @@ func newBook(in Input) *book {
 	})
 	b.expansions = map[contract.DiskID]time.Time{}
 	for _, o := range b.in.Operations {
-		if o.Workflow == contract.ExpandWorkflow && o.Outcome == report.OutcomeDone && o.Ended.After(b.expansions[o.Disk]) {
+		if o.Workflow == contract.ExpandWorkflow && mayBeDone(o) && o.Ended.After(b.expansions[o.Disk]) {
 			b.expansions[o.Disk] = o.Ended
 		}
 	}

@@ -175,6 +175,7 @@ func (b *book) notes() []string {
 	if r := b.in.Retention; r > 0 && b.in.To.Add(-r).After(b.in.From) {
 		out = append(out, fmt.Sprintf("Temporal remembers ended operations for %s (the namespace's retention). What is older is known from the disks alone: that a backing changed, not why, and nothing of refusals. The old volumes of those moves are counted for a day, their snapshots are not.", days(r)))
 	}
+	out = append(out, b.in.Missing()...)
 	return append(out, "Disks that were deleted took their hours with them: they are among the operations and not in the sums.")
 }
 

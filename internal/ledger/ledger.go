@@ -7,6 +7,7 @@
 package ledger
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/ebb-storage/ebb/internal/contract"
@@ -33,6 +34,10 @@ type Input struct {
 	HeldAt time.Time
 	// Retention is how long Temporal remembers ended operations; 0: not known.
 	Retention time.Duration
+	// Cut is how many operations were read, when there were more; 0: all were.
+	Cut int
+	// Unread counts ended operations whose result could not be read.
+	Unread int
 
 	Prices  plan.Prices
 	BuiltIn bool // the prices came with Ebb
@@ -40,6 +45,18 @@ type Input struct {
 	Region string
 	// ControlUSDMonth is what worker, agents and Temporal cost a month; 0: not counted.
 	ControlUSDMonth float64
+}
+
+// Missing says what of the operations could not be read.
+func (in Input) Missing() []string {
+	var out []string
+	if in.Cut > 0 {
+		out = append(out, fmt.Sprintf("Only the latest %d operations were read: what earlier ones did and cost is missing, so the net saving is overstated. A shorter time has fewer.", in.Cut))
+	}
+	if in.Unread > 0 {
+		out = append(out, fmt.Sprintf("The results of %d ended operations could not be read: what they did and cost is missing, in part or whole.", in.Unread))
+	}
+	return out
 }
 
 // Disk is one disk and its past.

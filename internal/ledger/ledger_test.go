@@ -174,6 +174,34 @@ func TestGapsAreDrawnAndNotCounted(t *testing.T) {
 	require.Zero(t, Sum(in).Totals.Unrecorded)
 }
 
+// What could not be read is said, and counted as neither done nor failed.
+func TestWhatCouldNotBeRead(t *testing.T) {
+	in := input(disk(1, 1000, 200, 90, append(span(0, 10, 100, 80), span(30, 40, 200, 90)...)...))
+	require.Empty(t, in.Missing())
+	in.Operations = []Operation{{Disk: in.Disks[0].Facts.Disk, Workflow: contract.GrowWorkflow, Outcome: report.OutcomeUnread, Began: at(20), Ended: at(21)}}
+	in.Cut, in.Unread = 50_000, 3
+	a := Sum(in)
+	require.Equal(t, report.Sums{Operations: 1, Unread: 1}, report.Sums{
+		Operations: a.Totals.Operations, Unread: a.Totals.Unread, Grows: a.Totals.Grows, Failed: a.Totals.Failed, RefusedOps: a.Totals.RefusedOps,
+	})
+	require.Zero(t, a.Hours[21].Refused)
+	require.Zero(t, a.Totals.Unrecorded, "the operation explains the change")
+	require.Equal(t, "grow: unread", a.Refused[0].What)
+	// What it may have done is counted against Ebb.
+	in.Operations = append(in.Operations,
+		Operation{Disk: in.Disks[0].Facts.Disk, Workflow: contract.ExpandWorkflow, Outcome: report.OutcomeUnread, Began: at(4), Ended: at(5)},
+		Operation{Disk: in.Disks[0].Facts.Disk, Workflow: contract.ShrinkWorkflow, Outcome: report.OutcomeUnread, Began: at(6), Ended: at(6), FromGiB: 100})
+	a = Sum(in)
+	require.InDelta(t, (900*5+800*10)*gibHour, a.Money.Full-a.Money.Backing, 1e-9)
+	require.InDelta(t, 100*24*gibHour, a.Money.Own[costGrace].USD, 1e-9)
+	missing := in.Missing()
+	require.Len(t, missing, 2)
+	require.Contains(t, missing[0], "the latest 50000")
+	require.Contains(t, missing[0], "net saving is overstated")
+	require.Contains(t, missing[1], "3 ended operations")
+	require.Subset(t, a.Notes, missing)
+}
+
 func TestPartsOfHours(t *testing.T) {
 	in := input(disk(1, 1000, 100, 80, span(0, 48, 100, 80)...))
 	in.From, in.To = at(.5), at(2.25)

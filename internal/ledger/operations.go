@@ -112,6 +112,9 @@ func (b *book) count(row report.OperationRow, o Operation) {
 	case report.OutcomeCancelled:
 		t.Cancelled++
 		return
+	case report.OutcomeUnread:
+		t.Unread++
+		return
 	case report.OutcomeFailed:
 		refused(&t.Failed)
 		return
@@ -179,12 +182,14 @@ func (b *book) cost(o Operation) {
 	if o.Result != nil {
 		r = *o.Result
 		to = cmp.Or(r.AfterGiB, to)
+	} else {
+		r.BeforeGiB = o.FromGiB
 	}
 	month := func(gib int64) float64 { return float64(gib)*price.gib + price.extra }
 	if to > 0 {
 		b.spend(costMoves, e, o.Began, ended, to*contract.GiB, month(to))
 	}
-	if o.Outcome == report.OutcomeDone && r.BeforeGiB > 0 {
+	if mayBeDone(o) && r.BeforeGiB > 0 {
 		b.spend(costGrace, e, ended, b.deleted(r.Retired, ended), r.BeforeGiB*contract.GiB, month(r.BeforeGiB))
 	}
 	if r.Snapshot != "" {
@@ -205,6 +210,11 @@ func (b *book) cost(o Operation) {
 }
 
 const monthHours = 730
+
+// mayBeDone tells whether an operation was done, for all that is known.
+func mayBeDone(o Operation) bool {
+	return o.Outcome == report.OutcomeDone || o.Outcome == report.OutcomeUnread
+}
 
 // began tells whether a refused shrink had made a volume by then.
 func began(o Operation) bool {
@@ -306,6 +316,8 @@ func (s *reasons) add(row report.OperationRow) {
 		to, key = s.not, [2]string{row.Operation + ": " + row.Outcome, map[string]string{
 			report.OutcomeCancelled: "somebody cancelled it; the disk is as it was", report.OutcomeFailed: "an error that is no refusal",
 		}[row.Outcome]}
+	case report.OutcomeUnread:
+		to, key = s.not, [2]string{row.Operation + ": " + row.Outcome, "it ended; what came of it could not be read"}
 	case report.OutcomeUnrecorded:
 		key[1] = "Temporal has forgotten why"
 	}

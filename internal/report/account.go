@@ -100,6 +100,9 @@ type Sums struct {
 	// Unrecorded are changes of a backing that only the disks remember: Temporal
 	// has forgotten the operation. They are part of Grows and Shrinks.
 	Unrecorded int `json:"unrecorded"`
+	// Unread are operations that ended and whose result could not be read. They are
+	// part of Operations alone.
+	Unread int `json:"unread"`
 }
 
 // Savings is the money. Sums are over the hours on record.
@@ -206,6 +209,7 @@ const (
 	OutcomeFailed     = "failed"
 	OutcomeRunning    = "running"
 	OutcomeUnrecorded = "unrecorded" // only the disk remembers that its backing changed
+	OutcomeUnread     = "unread"     // it ended; its result could not be read
 )
 
 // OperationRow is one operation.

@@ -135,6 +135,9 @@ func (a *app) runReport(ctx context.Context, o reportOptions) error {
 		in.Region = region
 		a.streams.Say("no prices of region %s: counting with those of %s", region, in.Prices.Region)
 	}
+	for _, m := range in.Missing() {
+		a.streams.Say("note: %s", m)
+	}
 	account := ledger.Sum(in)
 	if account.Totals.Disks == 0 {
 		a.streams.Say("no disks in this selection")
@@ -218,6 +221,10 @@ func reportTable(w io.Writer, r *report.Account) error {
 	if t.Pauses > 0 {
 		pause = fmt.Sprintf("%.1f ms at most, of %d swaps", t.LongestMS, t.Pauses)
 	}
+	left := fmt.Sprintf("%d refused, %d cancelled, %d failed", t.RefusedOps, t.Cancelled, t.Failed)
+	if t.Unread > 0 {
+		left += fmt.Sprintf("; of %d the result could not be read", t.Unread)
+	}
 	back := "not yet"
 	if m.Payback >= 0 {
 		back = fmt.Sprintf("after %.1f days", m.Payback)
@@ -229,7 +236,7 @@ func reportTable(w io.Writer, r *report.Account) error {
 		ui.Field{Name: "utilization", Value: fmt.Sprintf("%.1f%% over the time; %.1f%% of the full sizes", 100*t.MeanUtilization, 100*t.FullUtilization)},
 		ui.Field{Name: "on record", Value: fmt.Sprintf("%.0f disk-hours; %.0f are missing", t.DiskHours, t.GapHours)},
 		ui.Field{Name: "done", Value: fmt.Sprintf("%d growths (+%d GiB), %d shrinks (-%d GiB), %d moves, %d expansions, %d made, %d deleted; %d running", t.Grows, t.GrownGiB, t.Shrinks, t.GivenGiB, t.Moves, t.Expands, t.Creates, t.Deletes, t.Running)},
-		ui.Field{Name: "not done", Value: fmt.Sprintf("%d refused, %d cancelled, %d failed", t.RefusedOps, t.Cancelled, t.Failed)},
+		ui.Field{Name: "not done", Value: left},
 		ui.Field{Name: "writes held", Value: pause},
 		ui.Field{Name: "full size", Value: fmt.Sprintf("$%.2f, the backings $%.2f", m.Full, m.Backing)},
 		ui.Field{Name: "Ebb's own cost", Value: fmt.Sprintf("$%.2f", m.OwnSum)},

@@ -56,7 +56,10 @@ func Gather(ctx context.Context, src Source, sel Selection, since, now time.Time
 	if err != nil {
 		return in, err
 	}
-	in.Retired, in.Snapshots, in.Retention = past.Retired, past.Snapshots, past.Retention
+	in.Retired, in.Snapshots, in.Retention, in.Unread = past.Retired, past.Snapshots, past.Retention, past.Unread
+	if past.Cut {
+		in.Cut = control.MostPast
+	}
 	if past.Looked != nil && sel.Namespace == "" && sel.Node == "" {
 		in.Held, in.HeldAt = past.Looked.Held, past.LookedAt
 	}
@@ -123,7 +126,7 @@ func operation(e control.Ended) ledger.Operation {
 	case e.Result != nil:
 		o.Outcome = string(e.Result.Outcome)
 	case e.Status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED:
-		o.Reason = "it ended; its result could not be read"
+		o.Outcome, o.Reason = report.OutcomeUnread, "it ended; its result could not be read"
 	}
 	return o
 }

@@ -248,7 +248,9 @@ func TestOperationsOfTheSelection(t *testing.T) {
 			ended(id("i-1", 1), "", contract.ShrinkWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED, nil),
 			ended(id("i-1", 1), "", contract.ShrinkWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil),
 			ended("d-gone", "team-1/gone", contract.DeleteDiskWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, done),
+			ended("d-gone", "team-1/gone", contract.DeleteDiskWorkflow, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, nil),
 		},
+		Cut: true, Unread: 1,
 		Turned: []control.Turned{
 			{Proposed: other.Proposed{Decision: plan.Decision{Disk: id("i-1", 1), Wanted: plan.Shrink, FromGiB: 10, GiB: 5, Reason: "less is needed"}, Answer: "rejected", By: "ann", Note: "not now"}},
 			{Proposed: other.Proposed{Decision: plan.Decision{Disk: id("i-1", 0), Wanted: plan.Grow}, Answer: "expired"}},
@@ -261,15 +263,16 @@ func TestOperationsOfTheSelection(t *testing.T) {
 		outcomes = append(outcomes, o.Outcome+o.Code)
 	}
 	require.Equal(t, []string{
-		report.OutcomeDone, report.OutcomeRefused, report.OutcomeFailed, report.OutcomeCancelled, report.OutcomeRunning, report.OutcomeDone,
+		report.OutcomeDone, report.OutcomeRefused, report.OutcomeFailed, report.OutcomeCancelled, report.OutcomeRunning, report.OutcomeDone, report.OutcomeUnread,
 		report.OutcomeRefused + ledger.ProposalRejected, report.OutcomeRefused + ledger.ProposalExpired,
 	}, outcomes)
-	require.Equal(t, "less is needed; rejected: not now", in.Operations[6].Reason)
-	require.Equal(t, contract.ShrinkWorkflow, in.Operations[6].Workflow)
+	require.Equal(t, "less is needed; rejected: not now", in.Operations[7].Reason)
+	require.Equal(t, contract.ShrinkWorkflow, in.Operations[7].Workflow)
+	require.Equal(t, []int{control.MostPast, 1}, []int{in.Cut, in.Unread})
 	require.Equal(t, map[string]int{"budget": 1}, in.Held)
 	// Of a part of the fleet: its own operations, and what became of its claims.
 	in = gatherAll(t, a, Selection{Namespace: "team-1"})
-	require.Len(t, in.Operations, 6)
+	require.Len(t, in.Operations, 7)
 	require.Equal(t, contract.DiskID("d-gone"), in.Operations[4].Disk)
 	require.Nil(t, in.Held, "it is of the whole fleet")
 }
