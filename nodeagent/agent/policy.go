@@ -52,9 +52,17 @@ func (u *Usage) growSettings(ev disk.Event) contract.Settings {
 	if ev.Kind == disk.EventFull {
 		free = 0
 	}
-	if guided && known && p.Generation == m.Generation {
+	pool := int64(0)
+	switch mv := m.Move; {
+	case !guided || !known:
+	case p.Generation == m.Generation:
+		pool = m.PoolBytes
+	case mv != nil && p.Generation == mv.Generation:
+		pool = mv.PoolBytes
+	}
+	if pool > 0 {
 		// What the time at the fill rate asks for, the horizon gives.
-		if lacks := disk.LowWater(&g, u.now(), m.SizeBytes, m.PoolBytes, p.UsedBytes, 0) - free; lacks > 0 {
+		if lacks := disk.LowWater(&g, u.now(), m.SizeBytes, pool, p.UsedBytes, 0) - free; lacks > 0 {
 			s.MinGrowGiB = max(s.MinGrowGiB, lacks/contract.GiB+1)
 		}
 	}

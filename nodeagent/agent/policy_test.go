@@ -52,6 +52,13 @@ func TestGrowSettings(t *testing.T) {
 		"3 GiB of the headroom are missing")
 	require.Equal(t, 34*time.Second, settings(disk.EventPressure, 10*mib).ModifyPatience)
 	require.Equal(t, time.Minute, settings(disk.EventPressure, 2*mib).ModifyPatience)
+	moving := m
+	moving.Move = &contract.MoveState{Generation: 2, PoolBytes: 3 * contract.GiB, PoolUsedBytes: 2 * contract.GiB}
+	u.Observe(&moving)
+	require.EqualValues(t, 4, u.growSettings(disk.Event{Disk: testDisk, Kind: disk.EventPressure, Pressure: contract.Pressure{
+		Generation: 2, UsedBytes: 2 * contract.GiB, BackingBytes: 3 * contract.GiB,
+	}}).MinGrowGiB, "of the new backing's as well: it has one growth, and not one after the other")
+	u.Observe(&m)
 	u.setGuide(testDisk, contract.Guide{CeilingGiB: 40, Settings: contract.Settings{CeilingGiB: 30, ModifyPatience: 5 * time.Second}})
 	got = settings(disk.EventFull, 0)
 	require.EqualValues(t, 30, got.CeilingGiB, "the lower one counts")
