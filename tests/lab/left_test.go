@@ -57,7 +57,10 @@ func TestMoveLeftIsTakenUp(t *testing.T) {
 apiVersion: ebb.io/v1alpha1
 kind: Policy
 metadata: {name: left}
-defaults: {mode: enforce, move: {snapshot: false, grace: 1s}}
+defaults:
+  mode: enforce
+  headroom: {bytes: 64MiB, percent: 10%, fillTime: 1s} # none that the disk has to grow for first
+  move: {snapshot: false, grace: 1s}
 `), 0o644))
 	_, err = l.Ebb(ctx, "schedule", "apply", "--policy", file)
 	require.NoError(t, err)
