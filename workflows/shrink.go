@@ -163,7 +163,7 @@ func (s *shrink) takeUp(ctx workflow.Context) (bool, error) {
 		gib += plan.CeilGiB(b.Bytes)
 	}
 	fits := len(mv.Members) == 1 && mv.Failure == "" && mv.Phase != contract.PhaseAbort &&
-		gib < plan.CeilGiB(s.m.BackingBytes) && (s.in.ToGiB == 0 || s.in.ToGiB == gib) && emptySpec(s.in.Volume)
+		gib < plan.CeilGiB(s.m.BackingBytes) && (s.in.ToGiB == 0 || s.in.ToGiB == gib) && s.toThis(mv.Members[0].Volume)
 	if !fits {
 		if err := s.dropMove(ctx, mv); err != nil {
 			return false, err
@@ -182,7 +182,7 @@ func (s *shrink) takeUp(ctx workflow.Context) (bool, error) {
 // decide chooses the new size and looks whether the node can take it.
 func (s *shrink) decide(ctx workflow.Context) error {
 	floor := plan.LeastGiB(&s.like, s.in.Volume)
-	d, err := plan.ShrinkTarget(usageOf(s.m), s.plan, floor, s.copyBytes, s.in.ToGiB, !emptySpec(s.in.Volume) || len(s.old) > 1)
+	d, err := plan.ShrinkTarget(usageOf(s.m), s.plan, floor, s.copyBytes, s.in.ToGiB, !suits(s.like, s.in.Volume) || len(s.old) > 1)
 	if err != nil {
 		return err
 	}
@@ -410,8 +410,22 @@ func fastest(vs []contract.VolumeFacts) contract.VolumeFacts {
 	return v
 }
 
-func emptySpec(v contract.VolumeSpec) bool {
-	return v.Type == "" && v.IOPS == 0 && v.ThroughputMiBs == 0 && v.Encrypted == nil && v.KMSKeyID == "" && len(v.Tags) == 0
+// toThis tells whether a volume that a move was begun to is one that is asked for.
+func (s *shrink) toThis(volume string) bool {
+	var v contract.VolumeFacts
+	for _, o := range s.facts.Volumes {
+		if o.ID == volume {
+			v = o
+		}
+	}
+	return suits(v, s.in.Volume)
+}
+
+// suits tells whether a volume is all that is wanted, as far as that can be seen.
+func suits(v contract.VolumeFacts, want contract.VolumeSpec) bool {
+	return (want.Type == "" || want.Type == v.Type) && (want.IOPS == 0 || want.IOPS == v.IOPS) &&
+		(want.ThroughputMiBs == 0 || want.ThroughputMiBs == v.ThroughputMiBs) &&
+		want.Encrypted == nil && want.KMSKeyID == "" && len(want.Tags) == 0
 }
 
 func ids(vs []contract.VolumeFacts) []string {

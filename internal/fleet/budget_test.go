@@ -155,15 +155,3 @@ func TestDiffers(t *testing.T) {
 func TestBriefTellsThatAMoveIsTakenUp(t *testing.T) {
 	require.True(t, fleet.Brief(plan.Decision{Wanted: plan.Shrink, Resume: true}).Resume)
 }
-
-func TestOperationTakesUpAMoveAsItIs(t *testing.T) {
-	r := plan.DefaultRule()
-	r.FollowPeak, r.SnapshotRetention = true, 36*time.Hour
-	name, in, why := fleet.Operation(plan.Decision{Disk: "d-00000000000000001", Wanted: plan.Shrink, GiB: 500, Resume: true, Type: "gp3"}, r, contract.Settings{})
-	require.Empty(t, why)
-	require.Equal(t, contract.ShrinkWorkflow, name)
-	got := in.(contract.ShrinkInput)
-	require.Zero(t, got.ToGiB)
-	require.Empty(t, got.Volume)
-	require.Equal(t, 36*time.Hour, got.Retention)
-}

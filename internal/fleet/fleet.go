@@ -206,10 +206,10 @@ func Operation(d plan.Decision, r plan.Rule, base contract.Settings) (workflow s
 			Disk: d.Disk, ToGiB: d.GiB, Verify: r.Verify, ThrottleMiBs: r.ThrottleMiBs, SkipSnapshot: !r.Snapshot,
 			Retention: r.SnapshotRetention, GracePeriod: r.GracePeriod, Settings: set,
 		}
-		// Where the policy chooses type or performance, the decision has chosen.
+		// The decision has chosen: what the old volumes have need not be what is needed.
 		if d.Resume {
 			in.ToGiB = 0
-		} else if r.FollowPeak || len(r.Types) > 0 {
+		} else {
 			in.Volume = contract.VolumeSpec{Type: d.Type, IOPS: d.IOPS, ThroughputMiBs: d.ThroughputMiBs}
 		}
 		return contract.ShrinkWorkflow, in, ""
