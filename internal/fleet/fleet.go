@@ -7,6 +7,7 @@
 package fleet
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -218,12 +219,13 @@ func Operation(d plan.Decision, r plan.Rule, base contract.Settings) (workflow s
 }
 
 // SettingsOf is the settings of a disk's operations: the rule's, and base where it
-// says nothing.
+// says nothing. They hold whole percent: the target is rounded up, or an operation would
+// find what was planned by it too small, and the least step is 1% at least.
 func SettingsOf(r plan.Rule, base contract.Settings) contract.Settings {
-	base.UtilizationPercent = int(r.Target*100 + 0.5)
+	base.UtilizationPercent = min(int(math.Ceil(r.Target*100-1e-9)), 95)
 	base.CeilingGiB = r.CeilingGiB
 	base.MinGrowGiB = max(r.MinStepGiB, 1)
-	base.MinGrowPercent = int(r.MinStep*100 + 0.5)
+	base.MinGrowPercent = max(int(r.MinStep*100+0.5), 1)
 	if r.HeadroomTime > 0 {
 		base.FillHorizon = r.HeadroomTime
 	}
