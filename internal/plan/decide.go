@@ -79,12 +79,17 @@ func (c *weighing) hold(a Action, why Why, until time.Time, format string, args 
 	c.because(format, args...)
 }
 
+// usage is the facts as operations look at them.
+func (c *weighing) usage() Usage {
+	return Usage{
+		SizeBytes: c.f.SizeBytes, BackingBytes: c.have * contract.GiB, OverheadBytes: c.f.OverheadBytes,
+		UsedBytes: c.f.UsedBytes, FillRate: c.f.FillRate,
+	}
+}
+
 // ceilingGiB is what the disk can use at most, and the policy's ceiling if lower.
 func (c *weighing) ceilingGiB() int64 {
-	all := fitting(c.f.SizeBytes)
-	if c.pool < c.f.SizeBytes {
-		all = c.fit(c.f.SizeBytes) // whatever the overhead is by now
-	}
+	all := CeilingGiB(c.usage())
 	if c.r.CeilingGiB > 0 {
 		return min(all, c.r.CeilingGiB)
 	}
@@ -173,13 +178,7 @@ func (c *weighing) grownMonth() float64 {
 func (c *weighing) price(more float64) { c.d.SavingUSDMonth = -more }
 
 // fit is the size the present backing must get to hold n bytes.
-func (c *weighing) fit(n int64) int64 {
-	missing := n - c.pool
-	if missing <= 0 {
-		return c.have
-	}
-	return c.have + CeilGiB(missing+missing/990+4<<20)
-}
+func (c *weighing) fit(n int64) int64 { return HoldingGiB(c.usage(), n) }
 
 // extend chooses between a modification and another volume.
 func (c *weighing) extend(gib int64) {
@@ -207,10 +206,11 @@ func (c *weighing) extend(gib int64) {
 		c.hold(Append, WhyVolumes, time.Time{}, "the backing has %d volumes already", len(c.f.Volumes))
 		return
 	}
+	want := c.have + gib
 	if known {
 		gib = min(max(gib, t.MinGiB), t.MaxGiB)
 	}
-	c.want(Append, c.have+gib)
+	c.want(Append, min(c.have+gib, max(want, c.ceilingGiB()))) // the least volume may be more than is of use
 	c.d.Volume, c.d.VolumeGiB = "", gib
 	switch {
 	case tooLarge:

@@ -79,9 +79,24 @@ func (u Usage) lasting(p Policy) int64 {
 	return u.UsedBytes + int64(min(coming, used))
 }
 
-// CeilingGiB is the size beyond which a backing is of no use: the disk's own
-// size and the overhead.
-func CeilingGiB(u Usage) int64 { return CeilGiB(u.SizeBytes + u.OverheadBytes) }
+// CeilingGiB is the size beyond which a backing is of no use: its pool holds the
+// whole disk then, whatever the overhead is by then.
+func CeilingGiB(u Usage) int64 {
+	if u.BackingBytes-u.OverheadBytes < u.SizeBytes {
+		return HoldingGiB(u, u.SizeBytes)
+	}
+	return min(fitting(u.SizeBytes), CeilGiB(u.BackingBytes))
+}
+
+// HoldingGiB is the size the present backing must get for its pool to hold so many
+// bytes: metadata grows with it, and another volume has headers of its own.
+func HoldingGiB(u Usage, bytes int64) int64 {
+	have, missing := CeilGiB(u.BackingBytes), bytes-(u.BackingBytes-u.OverheadBytes)
+	if missing <= 0 {
+		return have
+	}
+	return have + CeilGiB(missing+missing/990+4<<20)
+}
 
 // CeilGiB rounds bytes up to whole GiB.
 func CeilGiB(b int64) int64 { return (b + contract.GiB - 1) / contract.GiB }
