@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/stubnode"
 )
 
 // asItIs is the volume that made's disk has.
@@ -58,4 +59,36 @@ func TestShrinkToWhatThereIs(t *testing.T) {
 	r := w.run(contract.ShrinkWorkflow, contract.ShrinkInput{Disk: disk, ToGiB: 20, Volume: asItIs})
 	require.Equal(t, contract.Refused, r.Outcome)
 	require.Equal(t, contract.NoRoomToShrink, r.Refusal.Code)
+}
+
+// Taking a move up ends with the move, or without one: what else the disk may need the
+// next run decides.
+func TestShrinkThatOnlyResumes(t *testing.T) {
+	only := contract.ShrinkInput{Disk: disk, ResumeOnly: true}
+	t.Run("the move", func(t *testing.T) {
+		w := left(t, shrinkIn)
+		r := w.run(contract.ShrinkWorkflow, only)
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		require.Zero(t, w.count("CreateVolume"))
+		require.Equal(t, []int64{20, 6}, []int64{r.BeforeGiB, r.AfterGiB})
+		w.intact(nodeA)
+	})
+	t.Run("no move", func(t *testing.T) {
+		w := made(t)
+		r := w.run(contract.ShrinkWorkflow, only)
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		require.Zero(t, w.count("CreateVolume")+w.count("SnapshotDisk")+w.count("RetireBacking"))
+		require.Equal(t, []int64{20, 20}, []int64{r.BeforeGiB, r.AfterGiB})
+		w.intact(nodeA)
+	})
+	t.Run("a move that cannot go on", func(t *testing.T) {
+		w := left(t, shrinkIn)
+		w.nodes.With(disk, func(d *stubnode.Disk) { d.Move.Failure = "the new volume failed" })
+		r := w.run(contract.ShrinkWorkflow, only)
+		require.Equal(t, contract.Done, r.Outcome, "%+v", r.Refusal)
+		require.Zero(t, w.count("CreateVolume")+w.count("SnapshotDisk"))
+		require.Equal(t, []int64{20, 20}, []int64{r.BeforeGiB, r.AfterGiB})
+		require.Len(t, w.vols, 1, "what the move made is gone")
+		w.intact(nodeA)
+	})
 }

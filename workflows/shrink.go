@@ -70,6 +70,9 @@ func (s *shrink) run(ctx workflow.Context) error {
 	if err := s.again(ctx, alone, func() error { return s.check(ctx) }); err != nil {
 		return err
 	}
+	if s.in.ResumeOnly && !s.resumed {
+		return nil
+	}
 	if s.in.DryRun {
 		s.result.Steps = s.words()
 		return nil
@@ -150,6 +153,11 @@ func (s *shrink) check(ctx workflow.Context) error {
 		if ok, err := s.takeUp(ctx); ok || err != nil {
 			return err
 		}
+	}
+	if s.in.ResumeOnly {
+		s.grown(s.m)
+		s.result.BeforeGiB = s.result.AfterGiB
+		return nil
 	}
 	return s.decide(ctx)
 }

@@ -140,8 +140,11 @@ type ShrinkInput struct {
 	Retention     time.Duration `json:"snapshotRetentionNanos,omitempty"` // how long Reap leaves the snapshot; 0: as long as its input says
 	GracePeriod   time.Duration `json:"gracePeriodNanos,omitempty"`       // how long the retired volume is kept; 0: DefaultGrace
 	BackupTimeout time.Duration `json:"backupTimeoutNanos,omitempty"`
-	DryRun        bool          `json:"dryRun,omitempty"`
-	Settings      Settings      `json:"settings,omitzero"`
+	// ResumeOnly takes up a move that an earlier operation left, or drops it where it
+	// cannot go on, and begins none: whether the disk is to be smaller is not asked.
+	ResumeOnly bool     `json:"resumeOnly,omitempty"`
+	DryRun     bool     `json:"dryRun,omitempty"`
+	Settings   Settings `json:"settings,omitzero"`
 }
 
 // DefaultGrace is how long a retired volume is kept unless the input says

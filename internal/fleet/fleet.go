@@ -209,7 +209,7 @@ func Operation(d plan.Decision, r plan.Rule, base contract.Settings) (workflow s
 		}
 		// The decision has chosen: what the old volumes have need not be what is needed.
 		if d.Resume {
-			in.ToGiB = 0
+			in.ToGiB, in.ResumeOnly = 0, true
 		} else {
 			in.Volume = contract.VolumeSpec{Type: d.Type, IOPS: d.IOPS, ThroughputMiBs: d.ThroughputMiBs}
 		}

@@ -35,6 +35,7 @@ func TestOperationTakesUpAMoveAsItIs(t *testing.T) {
 	require.Empty(t, why)
 	require.Equal(t, contract.ShrinkWorkflow, name)
 	got := in.(contract.ShrinkInput)
+	require.True(t, got.ResumeOnly)
 	require.Zero(t, got.ToGiB)
 	require.Empty(t, got.Volume)
 	require.Equal(t, 36*time.Hour, got.Retention)
