@@ -190,7 +190,9 @@ func (s *shrink) takeUp(ctx workflow.Context) (bool, error) {
 // decide chooses the new size and looks whether the node can take it.
 func (s *shrink) decide(ctx workflow.Context) error {
 	floor := plan.LeastGiB(&s.like, s.in.Volume)
-	d, err := plan.ShrinkTarget(usageOf(s.m), s.plan, floor, s.copyBytes, s.in.ToGiB, !suits(s.like, s.in.Volume) || len(s.old) > 1)
+	how := s.plan
+	how.HeadroomBytes, how.HeadroomPercent = s.in.HeadroomBytes, s.in.HeadroomPercent
+	d, err := plan.ShrinkTarget(usageOf(s.m), how, floor, s.copyBytes, s.in.ToGiB, !suits(s.like, s.in.Volume) || len(s.old) > 1)
 	if err != nil {
 		return err
 	}

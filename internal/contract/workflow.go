@@ -140,6 +140,10 @@ type ShrinkInput struct {
 	Retention     time.Duration `json:"snapshotRetentionNanos,omitempty"` // how long Reap leaves the snapshot; 0: as long as its input says
 	GracePeriod   time.Duration `json:"gracePeriodNanos,omitempty"`       // how long the retired volume is kept; 0: DefaultGrace
 	BackupTimeout time.Duration `json:"backupTimeoutNanos,omitempty"`
+	// HeadroomBytes and HeadroomPercent (of what is used; 0.1 is 10%) are free in the new
+	// backing at least, the greater of the two, whatever was planned when less was used.
+	HeadroomBytes   int64   `json:"headroomBytes,omitempty"`
+	HeadroomPercent float64 `json:"headroomPercent,omitempty"`
 	// ResumeOnly takes up a move that an earlier operation left, or drops it where it
 	// cannot go on, and begins none: whether the disk is to be smaller is not asked.
 	ResumeOnly bool     `json:"resumeOnly,omitempty"`
@@ -156,6 +160,9 @@ func (in ShrinkInput) Validate() error {
 	errs := []error{in.Disk.Validate(), validateGiB("toGiB", in.ToGiB), in.Settings.Validate()}
 	if in.Verify != "" && in.Verify != VerifyFull && in.Verify != VerifyNone {
 		errs = append(errs, fmt.Errorf("verify %q: want full or none", clip(in.Verify)))
+	}
+	if in.HeadroomBytes < 0 || in.HeadroomPercent < 0 {
+		errs = append(errs, errors.New("headroomBytes, headroomPercent: want 0 or more"))
 	}
 	if in.ThrottleMiBs < 0 {
 		errs = append(errs, errors.New("throttleMiBs: want 0 (unlimited) or more"))

@@ -205,7 +205,7 @@ func Operation(d plan.Decision, r plan.Rule, base contract.Settings) (workflow s
 		}
 		in := contract.ShrinkInput{
 			Disk: d.Disk, ToGiB: d.GiB, Verify: r.Verify, ThrottleMiBs: r.ThrottleMiBs, SkipSnapshot: !r.Snapshot,
-			Retention: r.SnapshotRetention, GracePeriod: r.GracePeriod, Settings: set,
+			Retention: r.SnapshotRetention, GracePeriod: r.GracePeriod, HeadroomBytes: r.HeadroomBytes, HeadroomPercent: r.HeadroomPercent, Settings: set,
 		}
 		// The decision has chosen: what the old volumes have need not be what is needed.
 		if d.Resume {

@@ -25,6 +25,7 @@ func TestOperationKeepsThePeak(t *testing.T) {
 	require.True(t, d.Fold, "%v", d.Reasons)
 	_, in, why := fleet.Operation(d, r, contract.Settings{})
 	require.Empty(t, why)
+	require.Equal(t, []any{r.HeadroomBytes, r.HeadroomPercent}, []any{in.(contract.ShrinkInput).HeadroomBytes, in.(contract.ShrinkInput).HeadroomPercent})
 	require.Equal(t, contract.VolumeSpec{Type: "gp3", IOPS: 5000, ThroughputMiBs: 250}, in.(contract.ShrinkInput).Volume)
 }
 

@@ -20,6 +20,10 @@ type Policy struct {
 	MinStep     float64       // least growth as a share of the present backing
 	Horizon     time.Duration // how long a growth should last at the fill rate
 	CeilingGiB  int64         // greatest backing; 0: all the disk can use
+	// What a shrink leaves free beside what is used, the greater of both: bytes, and a
+	// share of what is used.
+	HeadroomBytes   int64
+	HeadroomPercent float64
 }
 
 // PolicyOf reads the policy from an operation's settings.
@@ -180,8 +184,12 @@ func ShrinkTarget(u Usage, p Policy, floorGiB, copyBytes, toGiB int64, other boo
 	}
 	copyBytes = min(max(copyBytes, u.UsedBytes), max(u.SizeBytes, u.UsedBytes))
 	// Room for the copy as it lands, at most 98% full, and for what is used at
-	// the wanted utilization.
+	// the wanted utilization and with headroom.
 	room := max(int64(float64(u.UsedBytes)/p.Utilization), int64(float64(copyBytes)/landed))
+	free := max(p.HeadroomBytes, int64(float64(u.UsedBytes)*p.HeadroomPercent))
+	headroom := min(u.UsedBytes+free, max(u.SizeBytes, u.UsedBytes))
+	tight := headroom > room
+	room = max(room, headroom)
 	need := room + u.OverheadBytes
 	least := max(CeilGiB(need), floorGiB)
 	if toGiB != 0 {
@@ -191,6 +199,9 @@ func ShrinkTarget(u Usage, p Policy, floorGiB, copyBytes, toGiB int64, other boo
 		least = max(CeilGiB(need), floorGiB)
 	}
 	reason := fmt.Sprintf("%s used and %s of overhead at %.0f%% utilization: %d GiB", Bytes(u.UsedBytes), Bytes(u.OverheadBytes), p.Utilization*100, least)
+	if tight {
+		reason = fmt.Sprintf("%s used and %s of overhead, %s to be free: %d GiB", Bytes(u.UsedBytes), Bytes(u.OverheadBytes), Bytes(free), least)
+	}
 	if CeilGiB(need) < floorGiB {
 		reason = fmt.Sprintf("%d GiB is the least volume of its type that keeps the performance", floorGiB)
 	}

@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -236,4 +237,36 @@ func TestModificationsToComeAreDamage(t *testing.T) {
 	u := plan.Usage{}.WithModified(now, []time.Time{now.Add(-time.Hour), now.Add(time.Minute), now.AddDate(5, 0, 0)})
 	require.Equal(t, 2, u.Spent)
 	require.LessOrEqual(t, u.FreeIn, 24*time.Hour)
+}
+
+// TestShrinkTargetKeepsTheHeadroom: what is approved later than it was planned may find
+// more in use.
+func TestShrinkTargetKeepsTheHeadroom(t *testing.T) {
+	u := plan.Usage{SizeBytes: 1000 * gib, BackingBytes: 500 * gib, OverheadBytes: 512 << 20, UsedBytes: 60 * gib}
+	for _, tt := range []struct {
+		bytes       int64
+		percent     float64
+		to, atLeast int64
+	}{{to: 76}, {bytes: 40 * gib, to: 90, atLeast: 101}, {bytes: 40 * gib, to: 101}, {percent: 1, to: 120, atLeast: 121}, {percent: 1, to: 121}} {
+		p := policy()
+		p.HeadroomBytes, p.HeadroomPercent = tt.bytes, tt.percent
+		d, err := plan.ShrinkTarget(u, p, 1, 0, tt.to, false)
+		if tt.atLeast == 0 {
+			require.NoError(t, err)
+			require.Equal(t, tt.to, d.GiB)
+			continue
+		}
+		r, _ := contract.AsRefusal(err)
+		require.Equal(t, contract.BelowUsed, r.Code)
+		require.Contains(t, r.Next, fmt.Sprint(tt.atLeast))
+		d, err = plan.ShrinkTarget(u, p, 1, 0, 0, false)
+		require.NoError(t, err)
+		require.Equal(t, tt.atLeast, d.GiB, "what it chooses itself")
+	}
+	// No more than the whole disk is wanted.
+	u.SizeBytes = 64 * gib
+	p := policy()
+	p.HeadroomBytes = 40 * gib
+	_, err := plan.ShrinkTarget(u, p, 1, 0, 65, false)
+	require.NoError(t, err)
 }

@@ -56,7 +56,8 @@ func TestTheWorkflowTakesTheSizeDecidedOn(t *testing.T) {
 			return
 		}
 		u := plan.Usage{SizeBytes: in.f.SizeBytes, BackingBytes: in.f.BackingGiB() * gib, OverheadBytes: in.f.OverheadBytes, UsedBytes: in.f.UsedBytes}
-		got, err := plan.ShrinkTarget(u, plan.Policy{Utilization: 0.95}, 1, u.UsedBytes+u.UsedBytes/20, d.GiB, false)
+		p := plan.Policy{Utilization: 0.95, HeadroomBytes: in.r.HeadroomBytes, HeadroomPercent: in.r.HeadroomPercent}
+		got, err := plan.ShrinkTarget(u, p, 1, u.UsedBytes+u.UsedBytes/20, d.GiB, false)
 		require.NoError(t, err, d.Reasons)
 		require.Equal(t, d.GiB, got.GiB)
 	})
