@@ -35,7 +35,8 @@ type HistoryHour struct {
 
 // UsageSummary is what planning needs of a disk's past.
 type UsageSummary struct {
-	// Known is how much of the past there are records of, up to now.
+	// Known is how much of the past there are records of, up to now: no more than four
+	// times the hours in the look-back window where that is less than the window.
 	Known time.Duration `json:"knownNanos"`
 	// PeakUsedBytes in the look-back window, without what a trim gives back.
 	PeakUsedBytes int64 `json:"peakUsedBytes"`

@@ -67,6 +67,13 @@ func TestRetypesInWords(t *testing.T) {
 			func(x *in) { x.r.MinIOPS, x.r.Windows, x.h.LastGrow = 6000, window, now.Add(-time.Hour) },
 			plan.Retype, plan.Retype, "", "gp3 with 6000 IOPS and 125 MiB/s", "",
 		},
+		"a floor, and a peak that is not known yet": {
+			func(x *in) {
+				x.f = fits("gp3", 9000, 125)
+				x.r.MinMiBs, x.r.FollowPeak, x.h.Known = 300, true, time.Hour
+			},
+			plan.Retype, plan.Retype, "", "gp3 with 9000 IOPS and 300 MiB/s", "",
+		},
 		"a floor that no volume of this size gives": {func(x *in) { x.r.MinIOPS = 60000 }, plan.None, plan.None, "", "", ""},
 		"a floor, one growth today":                 {func(x *in) { x.r.MinIOPS, x.f.Modified = 6000, hoursAgo(3) }, plan.Retype, plan.Retype, "", "gp3 with 6000 IOPS and 125 MiB/s", ""},
 		"a floor, the reserve": {

@@ -40,7 +40,9 @@ func (c *weighing) needed(peak, surely, together, least int32) int32 {
 	if together > 0 {
 		peak = min(peak, together)
 	}
-	if !c.r.FollowPeak {
+	// What is lacking is not waited for, and nothing is given up for it that a peak
+	// which is not known yet may want.
+	if !c.r.FollowPeak || c.lacks() && c.h.Known < c.r.LookBack {
 		return max(surely, peak, least)
 	}
 	// What runs into its limit is not given more each time: the headroom ends at

@@ -130,6 +130,9 @@ func (t *together) moves() {
 }
 
 func (t *together) performance() {
+	if t.FollowPeak && t.LookBack == 0 {
+		t.complain("there is no peak to follow: shrink.lookBack is 0s", []string{"performance.followPeak", "shrink.lookBack"})
+	}
 	l := plan.DefaultLimits()
 	if len(t.Types) == 0 || t.MinIOPS == 0 && t.MinMiBs == 0 {
 		return

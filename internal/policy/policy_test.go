@@ -220,6 +220,7 @@ func TestBadDocuments(t *testing.T) {
 		"steps":                  {head + "defaults: {grow: {minStep: 10GiB, maxStep: 5GiB}}\n", []string{"the least step of 10 GiB is above the greatest of 5 GiB"}},
 		"snapshot that is not":   {head + "defaults: {move: {snapshot: false, snapshotRetention: 7d}}\n", []string{"there is no snapshot to keep: move.snapshot is false"}},
 		"grace above payback":    {head + "defaults: {move: {grace: 20d}, shrink: {payback: 10d}}\n", []string{"the old volume is kept, and paid for, for 20d: no shrink pays for itself within 10d"}},
+		"the peak of no time":    {head + "defaults: {shrink: {lookBack: 0s}, performance: {followPeak: true}}\n", []string{"line 3, column 62: defaults.performance.followPeak: there is no peak to follow: shrink.lookBack is 0s"}},
 		"more than a type gives": {head + "defaults: {performance: {minIOPS: 100000, types: [gp3]}}\n", []string{"no volume type of [gp3] gives 100000 IOPS"}},
 
 		"rule without name":   {head + "rules:\n- mode: observe\n", []string{"line 4, column 3: rules[0].name: missing; decisions and reports name the rule they follow"}},

@@ -34,9 +34,15 @@ func RecordsOf(hours []contract.HistoryHour) []Record {
 	return records
 }
 
+// enough of a window's hours, one in so many, are on record for the window to count as
+// known: a disk that is down records none, and one that is up in office hours has
+// three in ten.
+const enough = 4
+
 // Summarize reads hourly records, oldest first, as a policy looks at them: peaks
 // over lookBack (0: none are), the rest over all there is. Records from after now are left
-// out. Gaps are allowed: nothing was used in them as far as planning knows.
+// out. Gaps are allowed: nothing was used in them as far as planning knows. Where most
+// of lookBack is a gap, less of the past is known than the oldest record is old.
 func Summarize(now time.Time, records []Record, lookBack time.Duration) contract.UsageSummary {
 	hour := now.Unix() / 3600
 	for len(records) > 0 && records[len(records)-1].Hour > hour {
@@ -61,6 +67,7 @@ func Summarize(now time.Time, records []Record, lookBack time.Duration) contract
 	from := now.Add(-lookBack).Unix() / 3600
 	last := records[len(records)-1]
 	dayAgo := last.UsedMax
+	recorded := time.Duration(0)
 	for i, r := range records {
 		if r.Hour >= last.Hour-24 {
 			dayAgo = min(dayAgo, r.UsedMin)
@@ -69,12 +76,16 @@ func Summarize(now time.Time, records []Record, lookBack time.Duration) contract
 		if r.Hour < from || lookBack <= 0 {
 			continue
 		}
+		recorded += time.Hour
 		h.PeakUsedBytes = max(h.PeakUsedBytes, r.peak())
 		h.PeakIOPS = max(h.PeakIOPS, r.PeakIOPS)
 		h.PeakMiBs = max(h.PeakMiBs, r.PeakMiBs)
 		if i > 0 && records[i-1].Hour == r.Hour-1 {
 			h.PeakFillRate = max(h.PeakFillRate, float64(r.UsedMax-records[i-1].UsedMax)/3600)
 		}
+	}
+	if known := enough * recorded; known < lookBack {
+		h.Known = min(h.Known, known)
 	}
 	h.DayGrowthBytes = max(0, last.UsedMax-dayAgo)
 	return h

@@ -38,7 +38,7 @@ func TestSummarize(t *testing.T) {
 	records[1].PeakIOPS, records[3].PeakIOPS, records[4].PeakMiBs = 9000, 700, 90
 	h := usage.Summarize(now, records, aDay)
 	require.Equal(t, contract.UsageSummary{
-		Known: 100 * time.Hour, PeakUsedBytes: 52 * gib, DayPeakBytes: 52 * gib, PeakFillRate: 4 * float64(gib) / 3600, DayGrowthBytes: 6 * gib,
+		Known: 16 * time.Hour, PeakUsedBytes: 52 * gib, DayPeakBytes: 52 * gib, PeakFillRate: 4 * float64(gib) / 3600, DayGrowthBytes: 6 * gib,
 		PeakIOPS: 700, PeakMiBs: 90, LastGrow: now.Add(-2 * time.Hour), LastShrink: now.Add(-49 * time.Hour),
 	}, h)
 	h = usage.Summarize(now, records, 5*aDay)
@@ -56,6 +56,31 @@ func TestSummarize(t *testing.T) {
 	require.Equal(t, 9*gib, usage.Summarize(now, records, aDay).PeakUsedBytes)
 	records[0].FSUsedMax = 99 * gib
 	require.Equal(t, 100*gib, usage.Summarize(now, records, aDay).PeakUsedBytes)
+}
+
+// TestKnownIsWhatIsOnRecord: a window is known when a quarter of its hours is.
+func TestKnownIsWhatIsOnRecord(t *testing.T) {
+	end := now.Unix() / 3600
+	const lookBack = 7 * aDay
+	known := func(recorded func(ago int64, at time.Time) bool) time.Duration {
+		var records []usage.Record
+		for ago := int64(30 * 24); ago >= 0; ago-- {
+			if recorded(ago, now.Add(-time.Duration(ago)*time.Hour)) {
+				records = append(records, usage.Record{Hour: end - ago, UsedMax: gib})
+			}
+		}
+		return usage.Summarize(now, records, lookBack).Known
+	}
+	require.Equal(t, 30*aDay, known(func(int64, time.Time) bool { return true }))
+	require.Equal(t, 3*aDay, known(func(ago int64, _ time.Time) bool { return ago <= 3*24 }), "a new disk")
+	require.Equal(t, 30*aDay, known(func(ago int64, _ time.Time) bool { return ago%9 < 6 }), "hours are missing now and then")
+	require.Equal(t, 30*aDay, known(func(_ int64, at time.Time) bool {
+		return at.Hour() >= 8 && at.Hour() < 18 && at.Weekday() != time.Saturday && at.Weekday() != time.Sunday
+	}), "up in office hours")
+	require.Zero(t, known(func(ago int64, _ time.Time) bool { return ago > 8*24 }), "nothing in the window")
+	require.Equal(t, 8*time.Hour, known(func(ago int64, _ time.Time) bool { return ago > 8*24 || ago < 2 }), "up again since an hour")
+	require.Less(t, known(func(ago int64, _ time.Time) bool { return ago > 8*24 || ago < 41 }), lookBack)
+	require.GreaterOrEqual(t, known(func(ago int64, _ time.Time) bool { return ago > 8*24 || ago < 42 }), lookBack)
 }
 
 func TestSummarizeFindsThePeak(t *testing.T) {
