@@ -14,18 +14,18 @@ import (
 func (d *decoder) check(p *Policy) {
 	d.consistent("defaults", p.defaults)
 	names := map[string]int{}
-	catchAll := ""
 	for i, r := range p.rules {
 		field := fmt.Sprintf("rules[%d]", i)
 		if first, ok := names[r.name]; ok {
 			d.problems.add(r.at, field+".name", "rule %q exists already, in line %d", r.name, first)
 		}
 		names[r.name] = r.at.line
-		if catchAll != "" {
-			d.problems.add(r.at, field, "rule %q is never reached: rule %q before it matches every disk", r.name, catchAll)
-		}
-		if r.match.everything() && catchAll == "" {
-			catchAll = r.name
+		if n := slices.IndexFunc(p.rules[:i], func(o rule) bool { return o.match.covers(r.match) }); n >= 0 {
+			all := "every disk"
+			if !p.rules[n].match.everything() {
+				all += " that it would"
+			}
+			d.problems.add(r.at, field, "rule %q is never reached: rule %q before it matches %s", r.name, p.rules[n].name, all)
 		}
 		d.consistent(field, p.defaults, r.set)
 	}
@@ -37,6 +37,22 @@ func (d *decoder) check(p *Policy) {
 		}
 		disks[o.disk] = o.at.line
 		d.overrideFits(p, field, o)
+	}
+}
+
+// twice complains of a disk that has an override by its id and one by its name.
+func (d *decoder) twice(p *Policy, fleet []plan.Facts) {
+	by := map[string]int{}
+	for i, o := range p.overrides {
+		by[o.disk] = i
+	}
+	for _, f := range fleet {
+		i, byID := by[string(f.Disk)]
+		j, byName := by[f.Name]
+		if byID && byName && i != j {
+			first, later := p.overrides[min(i, j)], p.overrides[max(i, j)]
+			d.problems.add(later.at, fmt.Sprintf("disks[%d].disk", max(i, j)), "disk %s has an override already, in line %d as %q", f.Disk, first.at.line, first.disk)
+		}
 	}
 }
 

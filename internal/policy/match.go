@@ -3,6 +3,7 @@ package policy
 import (
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/ebb-storage/ebb/internal/plan"
 )
@@ -30,6 +31,45 @@ func (m Match) Matches(f plan.Facts) bool {
 
 func (m Match) everything() bool {
 	return len(m.Clusters)+len(m.Namespaces)+len(m.Claims)+len(m.StorageClasses)+len(m.NodeGroups)+len(m.Labels)+len(m.Tags) == 0
+}
+
+// covers tells whether every disk that o selects is selected, as far as the patterns
+// tell one by one.
+func (m Match) covers(o Match) bool {
+	return anyCovers(m.Clusters, o.Clusters) && anyCovers(m.Namespaces, o.Namespaces) && anyCovers(m.Claims, o.Claims) &&
+		anyCovers(m.StorageClasses, o.StorageClasses) && anyCovers(m.NodeGroups, o.NodeGroups) &&
+		allCover(m.Labels, o.Labels) && allCover(m.Tags, o.Tags)
+}
+
+func anyCovers(patterns, others []string) bool {
+	if len(patterns) == 0 || len(others) == 0 {
+		return len(patterns) == 0
+	}
+	return !slices.ContainsFunc(others, func(q string) bool {
+		return !slices.ContainsFunc(patterns, func(p string) bool { return covers(p, q) })
+	})
+}
+
+func allCover(patterns, others map[string]string) bool {
+	for k, p := range patterns {
+		if q, ok := others[k]; !ok || !covers(p, q) {
+			return false
+		}
+	}
+	return true
+}
+
+// covers tells that a pattern fits whatever another one does. It is sure where the
+// other has no wildcard, and where it itself has none but *, which stands for what a
+// wildcard of the other does: * and ? stand for no slash, but for * alone.
+func covers(p, q string) bool {
+	switch {
+	case p == "*", p == q:
+		return true
+	case !strings.ContainsAny(q, `*?[\`):
+		return fits(p, q)
+	}
+	return q != "*" && !strings.ContainsAny(p, `?[\`) && !strings.ContainsAny(q, `[\`) && fits(p, q)
 }
 
 // anyFits tells whether one of the patterns fits; none given fit anything.

@@ -130,8 +130,8 @@ func (p *Policy) Explain(f plan.Facts) []Source {
 }
 
 // CheckFleet holds the document against the disks there are: overrides for no
-// disk, rules that hold for none, and overrides that contradict the rule of their
-// disk. Rules without a disk may be there for disks to come: they are a matter of
+// disk, two for one, rules that hold for none, and overrides that contradict the rule of
+// their disk. Rules without a disk may be there for disks to come: they are a matter of
 // taste, the rest is wrong.
 func (p *Policy) CheckFleet(fleet []plan.Facts) (wrong, idle Problems) {
 	matched := make([]bool, len(p.rules))
@@ -141,6 +141,7 @@ func (p *Policy) CheckFleet(fleet []plan.Facts) (wrong, idle Problems) {
 			matched[i] = true
 		}
 	}
+	d.twice(p, fleet)
 	for i, o := range p.overrides {
 		field := fmt.Sprintf("disks[%d]", i)
 		n := slices.IndexFunc(fleet, o.is)

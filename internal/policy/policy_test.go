@@ -227,6 +227,7 @@ func TestBadDocuments(t *testing.T) {
 		"rule name":           {head + "rules:\n- name: defaults\n", []string{`"defaults": want 1 to 63 letters`}},
 		"same name":           {head + "rules:\n- {name: a, match: {claims: x}}\n- {name: a, match: {claims: y}}\n", []string{`line 5, column 3: rules[1].name: rule "a" exists already, in line 4`}},
 		"unreachable":         {head + "rules:\n- name: a\n- name: b\n  match: {claims: x}\n", []string{`line 5, column 3: rules[1]: rule "b" is never reached: rule "a" before it matches every disk`}},
+		"by an earlier one":   {head + "rules:\n- {name: a, match: {namespaces: [dev, prod-*], tags: {app: '*'}}}\n- {name: b, match: {namespaces: [prod-eu, dev], claims: x, tags: {app: db, team: y}}}\n", []string{`line 5, column 3: rules[1]: rule "b" is never reached: rule "a" before it matches every disk that it would`}},
 		"unknown selector":    {head + "rules:\n- name: a\n  match: {namespace: x}\n", []string{"rules[0].match.namespace: unknown field; did you mean namespaces?"}},
 		"empty pattern":       {head + "rules:\n- name: a\n  match: {claims: ['']}\n", []string{"the pattern is empty"}},
 		"broken pattern":      {head + "rules:\n- name: a\n  match: {claims: 'a[b'}\n", []string{`the pattern "a[b" is not complete`}},
@@ -262,6 +263,53 @@ func TestBadDocuments(t *testing.T) {
 			require.Len(t, strings.Split(err.Error(), "\n"), len(ps))
 		})
 	}
+}
+
+// TestRulesThatLeaveSomething are reached, and taken.
+func TestRulesThatLeaveSomething(t *testing.T) {
+	for earlier, later := range map[string]string{
+		"namespaces: [prod-*]":                "namespaces: [prod-eu, dev]",
+		"namespaces: [prod-eu]":               "namespaces: [prod-*]",
+		"namespaces: ['prod-?']":              "namespaces: ['prod-*']",
+		"namespaces: ['prod-[ab]']":           "namespaces: ['prod-[a-c]']",
+		"namespaces: [prod-*], claims: [a]":   "namespaces: [prod-eu]",
+		"tags: {app: db}":                     "tags: {team: x}",
+		"labels: {app: db, team: x}":          "labels: {app: db}",
+		"tags: {path: 'a*'}":                  "tags: {path: 'a/b'}",
+		"clusters: [one], namespaces: [prod]": "clusters: ['*'], namespaces: [prod]",
+		"claims: ['*']":                       "namespaces: [prod]",
+	} {
+		load(t, head+"rules:\n- {name: a, match: {"+earlier+"}}\n- {name: b, match: {"+later+"}}\n")
+	}
+}
+
+// TestCoveredRulesMatchNoDisk: what is said to be never reached never is.
+func TestCoveredRulesMatchNoDisk(t *testing.T) {
+	pattern := rapid.StringOf(rapid.SampledFrom([]rune("ab/*?")))
+	rapid.Check(t, func(t *rapid.T) {
+		p, q := pattern.Draw(t, "earlier"), pattern.Draw(t, "later")
+		if p == "" || q == "" {
+			return
+		}
+		_, err := policy.Load([]byte(head + "rules:\n- {name: a, match: {tags: {k: '" + p + "'}}}\n- {name: b, match: {tags: {k: '" + q + "'}}}\n"))
+		if err == nil {
+			return
+		}
+		require.ErrorContains(t, err, "never reached")
+		value := map[string]string{"k": strings.NewReplacer("*", rapid.SampledFrom([]string{"", "a", "ba"}).Draw(t, "star"), "?", "b").Replace(q)}
+		later, earlier := policy.Match{Tags: map[string]string{"k": q}}, policy.Match{Tags: map[string]string{"k": p}}
+		require.True(t, !later.Matches(plan.Facts{Tags: value}) || earlier.Matches(plan.Facts{Tags: value}), "%q %q %q", p, q, value["k"])
+	})
+}
+
+// TestCheckFleetFindsADiskTwice: by its id and by its name.
+func TestCheckFleetFindsADiskTwice(t *testing.T) {
+	p := load(t, head+"disks:\n- {disk: data, mode: enforce}\n- {disk: d-0123456789abcdef0, mode: observe}\n")
+	wrong, _ := p.CheckFleet([]plan.Facts{{Disk: "d-0123456789abcdef1"}, {Disk: "d-0123456789abcdef0", Name: "data"}})
+	require.Len(t, wrong, 1)
+	require.Equal(t, `line 5, column 3: disks[1].disk: disk d-0123456789abcdef0 has an override already, in line 4 as "data"`, wrong[0].String())
+	wrong, _ = p.CheckFleet([]plan.Facts{{Disk: "d-0123456789abcdef0"}, {Disk: "d-0123456789abcdef1", Name: "data"}})
+	require.Empty(t, wrong)
 }
 
 func TestOverrideNeedsToFitOneRuleOnly(t *testing.T) {
