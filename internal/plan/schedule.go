@@ -105,7 +105,7 @@ type used struct {
 // take counts a decision, or says which budget it would exceed.
 func (u *used) take(d Decision) string {
 	switch d.Action {
-	case Grow, Retype:
+	case Grow, Append, Retype:
 		if !d.Urgent && u.b.ModificationsPerDay > 0 && u.r.Modifications >= u.b.ModificationsPerDay {
 			return fmt.Sprintf("%d volumes were modified in 24 hours, %d are allowed", u.r.Modifications, u.b.ModificationsPerDay)
 		}

@@ -54,7 +54,7 @@ func TestScheduleKeepsBudgets(t *testing.T) {
 				zone[d.Zone]++
 				moves++
 				gibs += d.GiB
-			case plan.Grow, plan.Retype:
+			case plan.Grow, plan.Append, plan.Retype:
 				if !d.Urgent {
 					mods++
 				}
