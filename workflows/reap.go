@@ -35,7 +35,7 @@ func Reap(ctx workflow.Context, in contract.ReapInput) (contract.ReapResult, err
 	}
 	r.result.Found = len(found.Leftovers)
 	if found.More {
-		r.result.Problems = append(r.result.Problems, "there are more than 1000 leftovers; the next run looks at the rest")
+		r.result.Problems = append(r.result.Problems, "there are more than 1000 leftovers: these are the first, and the others are looked at when some of these are gone")
 	}
 	byDisk := map[contract.DiskID][]contract.Leftover{}
 	var disks []contract.DiskID

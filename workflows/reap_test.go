@@ -193,3 +193,14 @@ func TestReapLeavesToRetireWhatItKeeps(t *testing.T) {
 	require.Zero(t, r.Found)
 	require.Contains(t, volumesOf(h, l.Disk), l.Volume)
 }
+
+// TestReapTellsThatThereIsMore: the first thousand come again as long as they are there.
+func TestReapTellsThatThereIsMore(t *testing.T) {
+	h := fleetOf(t)
+	for n := range 1001 {
+		h.Found = append(h.Found, contract.Leftover{Disk: "d-00000000000000002", Volume: fmt.Sprintf("vol-%017x", n), Reason: "tests left it"})
+	}
+	r := h.reap(false)
+	require.Equal(t, 1000, r.Found)
+	require.Equal(t, []string{"there are more than 1000 leftovers: these are the first, and the others are looked at when some of these are gone"}, r.Problems)
+}
