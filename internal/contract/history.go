@@ -50,6 +50,6 @@ type UsageSummary struct {
 	PeakIOPS       int32 `json:"peakIops,omitempty"` // in the window
 	PeakMiBs       int32 `json:"peakMiBs,omitempty"`
 
-	LastGrow   time.Time `json:"lastGrow,omitzero"`   // when the backing last became larger; zero: not on record
-	LastShrink time.Time `json:"lastShrink,omitzero"` // when it last became smaller
+	LastGrow   time.Time `json:"lastGrow,omitzero"`   // when the hour began in which the backing last became larger; zero: not on record
+	LastShrink time.Time `json:"lastShrink,omitzero"` // in which it last became smaller
 }

@@ -370,11 +370,14 @@ func (c *weighing) holdMove() {
 }
 
 // holdQuiet waits for some time after the last growth or shrink, and tells from when on
-// nothing that was found so far is in the way.
+// nothing that was found so far is in the way. The hour of a change is on record, not the
+// minute: it is quiet from its end on, but a policy that wants less than an hour does not
+// wait for more than twice that.
 func (c *weighing) holdQuiet(a Action, start time.Time) time.Time {
 	for _, last := range []time.Time{c.h.LastGrow, c.h.LastShrink} {
-		if until := last.Add(c.r.ShrinkQuiet); !last.IsZero() && until.After(c.now) {
-			c.hold(a, WhyQuiet, until, "changed at %s, %s wants %s of quiet", last.UTC().Format(time.RFC3339), c.r, words(c.r.ShrinkQuiet))
+		until := last.Add(c.r.ShrinkQuiet + min(c.r.ShrinkQuiet, time.Hour))
+		if !last.IsZero() && until.After(c.now) {
+			c.hold(a, WhyQuiet, until, "changed in the hour from %s on, %s wants %s of quiet", last.UTC().Format(time.RFC3339), c.r, words(c.r.ShrinkQuiet))
 			if until.After(start) {
 				start = until
 			}

@@ -78,7 +78,15 @@ func TestDecisionsInWords(t *testing.T) {
 		"left, too dear": {func(x *in) { x.f.Operation, x.r.MinIOPS = plan.MoveLeft, 9000 }, plan.Shrink, plan.Shrink, "", 1000, "", ""},
 		"left, and full": {func(x *in) { x.f = disk(1000, 100, 92); x.f.Operation = plan.MoveLeft }, plan.Grow, plan.Grow, "", 116, "", ""},
 		"new":            {func(x *in) { x.h.Known = 24 * time.Hour }, plan.None, plan.Shrink, plan.WhyHistory, 376, "24h of usage are on record, the policy wants 7d", ""},
-		"just grown":     {func(x *in) { x.h.LastGrow = now.Add(-time.Hour) }, plan.None, plan.Shrink, plan.WhyQuiet, 376, "changed at 2026-11-22T11:00:00Z, the policy wants 24h of quiet", ""},
+		"just grown":     {func(x *in) { x.h.LastGrow = now.Add(-time.Hour) }, plan.None, plan.Shrink, plan.WhyQuiet, 376, "changed in the hour from 2026-11-22T11:00:00Z on, the policy wants 24h of quiet", ""},
+		"grown in an hour that began a day ago": {
+			func(x *in) { x.h.LastGrow = now.Add(-24 * time.Hour) }, plan.None, plan.Shrink, plan.WhyQuiet, 376,
+			"changed in the hour from 2026-11-21T12:00:00Z on, the policy wants 24h of quiet", "",
+		},
+		"grown in an hour that ended a day ago": {func(x *in) { x.h.LastGrow = now.Add(-25 * time.Hour) }, plan.Shrink, plan.Shrink, "", 376, "", ""},
+		"grown in this hour, quiet of seconds": {
+			func(x *in) { x.h.LastGrow, x.r.ShrinkQuiet = now.Add(-time.Minute), 20*time.Second }, plan.Shrink, plan.Shrink, "", 376, "", "",
+		},
 		"by day": {
 			func(x *in) {
 				x.r.Windows = []plan.Window{{Days: [7]bool{true, true, true, true, true, true, true}, From: 22 * time.Hour, To: 6 * time.Hour, Zone: "UTC"}}
