@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
@@ -22,6 +23,7 @@ func (r *rightsize) feed(ctx workflow.Context) {
 	left := r.do
 	shared := len(left) > 0 && r.census.Budgets != (plan.Budgets{}) && workflow.GetVersion(ctx, budgetsShared, workflow.DefaultVersion, 1) > workflow.DefaultVersion
 	for len(left) > 0 && ctx.Err() == nil {
+		left = r.open(ctx, left)
 		now, later := plan.Schedule(workflow.Now(ctx), left, r.census.Budgets, r.running)
 		most := min(r.in.MaxStarts, childrenMost-len(r.result.Proposed))
 		if room := most - len(r.result.Started); len(now) > room {
@@ -36,6 +38,7 @@ func (r *rightsize) feed(ctx workflow.Context) {
 			var held []plan.Held
 			now, held = r.allowed(ctx, now)
 			later = append(later, held...)
+			now = r.open(ctx, now) // the answer may have taken a while
 		}
 		r.begin(ctx, now)
 		left = keep(left, later)
@@ -51,6 +54,17 @@ func (r *rightsize) feed(ctx workflow.Context) {
 		}
 	}
 	r.ended = true
+}
+
+// open leaves what may begin now: not what its maintenance window has closed for.
+func (r *rightsize) open(ctx workflow.Context, ds []plan.Decision) []plan.Decision {
+	return slices.DeleteFunc(slices.Clone(ds), func(d plan.Decision) bool {
+		closed := !d.NotAfter.IsZero() && !workflow.Now(ctx).Before(d.NotAfter)
+		if closed {
+			r.held(d, "the maintenance window closed at "+d.NotAfter.UTC().Format(time.RFC3339))
+		}
+		return closed
+	})
 }
 
 // begin starts operations, in parts that one answer to Temporal holds.

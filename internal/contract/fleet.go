@@ -138,6 +138,10 @@ const (
 	DefaultExpiry = 7 * 24 * time.Hour
 )
 
+// MaxFeed is the longest RightsizeInput.Feed: a run is ended after four hours, and looks
+// at the fleet before.
+const MaxFeed = 3 * time.Hour
+
 // Limits of RightsizeInput.
 const (
 	maxPolicyBytes = 256 << 10
@@ -167,6 +171,9 @@ func (in RightsizeInput) Validate() error {
 	}
 	if in.Feed < 0 || in.ProposalExpiry < 0 || in.MaxStarts < 0 || in.MaxStarts > maxStarts {
 		errs = append(errs, fmt.Errorf("feed, proposalExpiry, maxStarts: want 0 (default) or more, maxStarts at most %d", maxStarts))
+	}
+	if in.Feed > MaxFeed {
+		errs = append(errs, fmt.Errorf("feed: %s is too long: a run is ended after 4h, and looks at the fleet first; want at most 3h", in.Feed))
 	}
 	return errors.Join(append(errs, in.Settings.Validate())...)
 }

@@ -68,7 +68,7 @@ func (c *weighing) want(a Action, gib int64) {
 // hold keeps a wanted action from being taken. The first reason counts, the
 // latest time.
 func (c *weighing) hold(a Action, why Why, until time.Time, format string, args ...any) {
-	c.d.Action, c.d.Wanted, c.d.Enough = None, a, a == None
+	c.d.Action, c.d.Wanted, c.d.Enough, c.d.NotAfter = None, a, a == None, time.Time{}
 	if c.d.Why == WhyNone {
 		c.d.Why = why
 		c.d.Reason = fmt.Sprintf(format, args...)
@@ -389,6 +389,8 @@ func (c *weighing) holdQuiet(a Action, start time.Time) time.Time {
 // holdWindow waits for a maintenance window.
 func (c *weighing) holdWindow(a Action, start time.Time) {
 	switch open, next := c.r.Open(start); {
+	case open && c.d.Action == a:
+		c.d.NotAfter = c.r.closes(c.now)
 	case open:
 	case next.IsZero():
 		c.hold(a, WhyWindow, time.Time{}, "no maintenance window ever opens")

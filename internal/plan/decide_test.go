@@ -211,6 +211,31 @@ func TestDecisionsInWords(t *testing.T) {
 	}
 }
 
+// TestUntilTheWindowCloses: what may begin in a maintenance window may not after it.
+func TestUntilTheWindowCloses(t *testing.T) {
+	daily := func(from, to int) plan.Window {
+		return plan.Window{Days: [7]bool{true, true, true, true, true, true, true}, From: time.Duration(from) * time.Hour, To: time.Duration(to) * time.Hour, Zone: "UTC"}
+	}
+	at := func(f plan.Facts, change func(*plan.Rule)) time.Time {
+		r := enforce()
+		r.Windows = []plan.Window{daily(22, 6), daily(10, 13), daily(11, 14), daily(11, 12)}
+		change(&r)
+		return plan.Decide(now, f, known(f.UsedBytes/gib), r, plan.DefaultLimits(), prices()).NotAfter
+	}
+	ends := now.Add(2 * time.Hour)
+	large, lacking, saving := disk(1000, 1000, 250), fits("gp3", 3000, 125), fits("gp2", 300, 0)
+	require.Equal(t, ends, at(large, func(*plan.Rule) {}), "a move")
+	require.Equal(t, ends, at(saving, func(r *plan.Rule) { r.LookBack = 0 }), "a change that saves")
+	require.Zero(t, at(large, func(r *plan.Rule) { r.Windows = nil }))
+	require.Zero(t, at(large, func(r *plan.Rule) { r.Windows = r.Windows[:1] }), "it waits")
+	require.Zero(t, at(large, func(r *plan.Rule) { r.Payback = time.Hour }), "it is held")
+	require.Zero(t, at(large, func(r *plan.Rule) { r.Mode = plan.Recommend }), "an approval looks itself")
+	require.Zero(t, at(lacking, func(r *plan.Rule) { r.MinIOPS = 6000 }), "a change for the least performance")
+	require.Zero(t, at(disk(1000, 100, 92), func(*plan.Rule) {}), "growth")
+	large.Operation = plan.MoveLeft
+	require.Zero(t, at(large, func(*plan.Rule) {}), "a move that was left")
+}
+
 func hoursAgo(hours ...int) []time.Time {
 	out := make([]time.Time, len(hours))
 	for i, h := range hours {

@@ -70,6 +70,10 @@ type Decision struct {
 	// that is known; zero: not by time alone.
 	NotBefore time.Time `json:"notBefore,omitzero"`
 
+	// NotAfter is when the maintenance window closes in which the action may begin; zero:
+	// it waits for none.
+	NotAfter time.Time `json:"notAfter,omitzero"`
+
 	Volume         string `json:"volume,omitempty"`    // Grow, Retype: the volume to modify
 	VolumeGiB      int64  `json:"volumeGiB,omitempty"` // Grow: its new size. Append: of the new volume. Shrink: of each new volume. Retype: its size
 	Type           string `json:"type,omitempty"`      // of the volume(s) afterwards

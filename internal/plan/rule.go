@@ -198,6 +198,17 @@ func (r Rule) Open(now time.Time) (bool, time.Time) {
 	return false, next
 }
 
+// closes is when the last of the windows closes that are open now; zero: there are none.
+func (r Rule) closes(now time.Time) time.Time {
+	var last time.Time
+	for _, w := range r.Windows {
+		if from, to := w.next(now); !from.After(now) && to.After(last) {
+			last = to
+		}
+	}
+	return last
+}
+
 // String names a rule for reasons.
 func (r Rule) String() string {
 	if r.Name == "" {
