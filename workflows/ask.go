@@ -50,7 +50,7 @@ func (r *rightsize) proposeThese(ctx workflow.Context, ask []plan.Decision, expi
 			continue
 		}
 		in := fleet.Proposal{Decision: d, Workflow: name, Expiry: expiry, Budgets: r.census.Budgets}
-		if d.Wanted == plan.Shrink || d.Wanted == plan.Retype && d.SavingUSDMonth > 0 {
+		if d.Wanted == plan.Shrink || d.Wanted == plan.Retype && d.SavingUSDMonth > 0 && !d.Lacks {
 			in.Windows = r.rules[d.Rule].Windows
 		}
 		switch input := input.(type) {

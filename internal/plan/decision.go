@@ -86,6 +86,9 @@ type Decision struct {
 	TimeToFull time.Duration `json:"timeToFullNanos,omitempty"` // at the present rate; 1 ns: full; 0: not filling
 	// Fold: the move's purpose is one volume instead of several. It need not pay.
 	Fold bool `json:"fold,omitempty"`
+	// Lacks: the Retype is for the policy's least performance. It waits for no window,
+	// whether it saves or not.
+	Lacks bool `json:"lacks,omitempty"`
 	// Resume: the Shrink takes up a move that no operation carries on. GiB is then the
 	// present size.
 	Resume bool `json:"resume,omitempty"`

@@ -70,7 +70,7 @@ func (c *weighing) retype() bool {
 	}
 	c.want(Retype, c.have)
 	c.d.Volume, c.d.VolumeGiB, c.d.Type, c.d.IOPS, c.d.ThroughputMiBs = v.ID, v.GiB, s.Type, s.IOPS, s.ThroughputMiBs
-	c.d.SavingUSDMonth = saving
+	c.d.SavingUSDMonth, c.d.Lacks = saving, lacks
 	c.d.Reason = fmt.Sprintf("change %d GiB of %s in place to %s", v.GiB, v, s.Volume)
 	if lacks {
 		c.d.Reason += fmt.Sprintf(": %s wants %d IOPS and %d MiB/s at least", c.r, c.r.MinIOPS, c.r.MinMiBs)
