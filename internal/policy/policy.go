@@ -169,6 +169,11 @@ func (p *Policy) first(f plan.Facts) int {
 	return slices.IndexFunc(p.rules, func(r rule) bool { return r.match.Matches(f) })
 }
 
+// ByCluster tells whether a rule is for the disks of some clusters only.
+func (p *Policy) ByCluster() bool {
+	return slices.ContainsFunc(p.rules, func(r rule) bool { return len(r.match.Clusters) > 0 })
+}
+
 // Rules are the names of the rules in order, for overviews.
 func (p *Policy) Rules() []string {
 	out := make([]string, len(p.rules))

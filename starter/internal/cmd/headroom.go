@@ -149,9 +149,27 @@ func (a *app) policyHeadroom(ctx context.Context, c *control.Client, r contract.
 			return 0
 		}
 	}
-	f := plan.FactsOf(r)
+	return keptFree(time.Now(), p, plan.FactsOf(r), func() (control.Decided, error) {
+		e, err := c.LastRightsize(ctx)
+		if err != nil {
+			return control.Decided{}, err
+		}
+		return c.Decided(ctx, e)
+	})
+}
+
+// keptFree is what a policy keeps free on a disk. In which cluster the disks are only
+// the worker knows, and those of the last run have it from there.
+func keptFree(now time.Time, p *policy.Policy, f plan.Facts, last func() (control.Decided, error)) int64 {
+	if p.ByCluster() {
+		if d, err := last(); err == nil {
+			if i := slices.IndexFunc(d.Facts, func(o plan.Facts) bool { return o.Cluster != "" }); i >= 0 {
+				f.Cluster = d.Facts[i].Cluster
+			}
+		}
+	}
 	rule, _ := p.For(f)
-	return rule.Headroom(time.Now(), f.UsedBytes, f.FillRate)
+	return rule.Headroom(now, f.UsedBytes, f.FillRate)
 }
 
 // grow says how large the backing must be for the room, and for what is kept free
@@ -168,10 +186,10 @@ func (v *headroomView) grow(m contract.Measurement, beside int64) {
 	if backing == 0 {
 		backing = m.PoolBytes + m.OverheadBytes
 	}
-	ceiling := plan.CeilingGiB(plan.Usage{SizeBytes: m.SizeBytes, OverheadBytes: m.OverheadBytes})
-	v.FromGiB, v.Ceiling = plan.CeilGiB(backing), plan.CeilGiB(m.PoolUsedBytes+v.Bytes+m.OverheadBytes) > ceiling
-	to := plan.CeilGiB(m.PoolUsedBytes + v.Bytes + beside + m.OverheadBytes)
-	if to = min(to, ceiling); to > v.FromGiB {
+	u := plan.Usage{SizeBytes: m.SizeBytes, BackingBytes: backing, OverheadBytes: m.OverheadBytes}
+	v.FromGiB, v.Ceiling = plan.CeilGiB(backing), m.PoolUsedBytes+v.Bytes > m.SizeBytes
+	to := plan.HoldingGiB(u, m.PoolUsedBytes+v.Bytes+beside)
+	if to = min(to, plan.CeilingGiB(u)); to > v.FromGiB {
 		v.ToGiB = to
 	}
 }

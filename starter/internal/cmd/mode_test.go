@@ -53,45 +53,6 @@ func TestSwitched(t *testing.T) {
 	})
 }
 
-func TestHeadroomGrowth(t *testing.T) {
-	const overhead = 64 << 20
-	m := contract.Measurement{
-		SizeBytes: 1000 * contract.GiB, OverheadBytes: overhead, PoolBytes: 100*contract.GiB - overhead, PoolUsedBytes: 76 * contract.GiB,
-		Members: []contract.Member{{Bytes: 60 * contract.GiB}, {Bytes: 40 * contract.GiB}},
-	}
-	for name, c := range map[string]struct {
-		bytes    int64
-		from, to int64
-		ceiling  bool
-	}{
-		"free already":      {20 * contract.GiB, 0, 0, false},
-		"more":              {200 * contract.GiB, 100, 277, false},
-		"more than a disk":  {5000 * contract.GiB, 100, 1001, true},
-		"exactly the disk":  {924 * contract.GiB, 100, 1001, false},
-		"one byte too much": {924*contract.GiB + contract.GiB, 100, 1001, true},
-	} {
-		v := headroomView{Bytes: c.bytes}
-		v.grow(m, 0)
-		require.Equal(t, []any{c.from, c.to, c.ceiling}, []any{v.FromGiB, v.ToGiB, v.Ceiling}, name)
-		if c.to > 0 && !c.ceiling {
-			require.GreaterOrEqual(t, c.to*contract.GiB-overhead-m.PoolUsedBytes, c.bytes, name)
-		}
-	}
-	v := headroomView{Bytes: 200 * contract.GiB}
-	v.grow(m, 8*contract.GiB)
-	require.EqualValues(t, 285, v.ToGiB, "with what the policy keeps free")
-	v = headroomView{Bytes: 920 * contract.GiB}
-	v.grow(m, 8*contract.GiB)
-	require.EqualValues(t, 1001, v.ToGiB)
-	require.False(t, v.Ceiling, "the room itself fits")
-	// A backing that holds the whole disk cannot grow.
-	m.PoolBytes, m.Members = 1001*contract.GiB-overhead, []contract.Member{{Bytes: 1001 * contract.GiB}}
-	v = headroomView{Bytes: 2000 * contract.GiB}
-	v.grow(m, 0)
-	require.Zero(t, v.ToGiB)
-	require.True(t, v.Ceiling)
-}
-
 func TestDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		15 * time.Minute: "15m", 6 * time.Hour: "6h", 90 * time.Second: "1m30s", 90 * time.Minute: "1h30m", 45 * time.Second: "45s", 10 * time.Hour: "10h", 20 * time.Minute: "20m",
