@@ -80,7 +80,10 @@ func TestNodeMuteVolume(t *testing.T) {
 	_, err := b.Assemble(t.Context(), contract.AssembleDiskInput{Disk: a.disk, MountPath: a.mount})
 	require.ErrorContains(t, err, "does not answer")
 	again()
-	require.Eventually(t, func() bool { return slices.Contains(b.Disks(), a.disk) }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		m, err := b.Measure(t.Context(), a.disk)
+		return err == nil && m.MountPath == a.mount
+	}, 30*time.Second, 10*time.Millisecond)
 	a.restart()
 	_, err = a.Assemble(t.Context(), contract.AssembleDiskInput{Disk: a.disk, MountPath: a.mount})
 	require.NoError(t, err)
