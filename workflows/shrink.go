@@ -181,7 +181,7 @@ func (s *shrink) takeUp(ctx workflow.Context) (bool, error) {
 		return false, err
 	}
 	s.move, s.volume, s.resumed = mv.Move, mv.Members[0].Volume, true
-	s.signals.throttle = s.signals.throttle || s.in.ThrottleMiBs != mv.ThrottleMiBs // what held the earlier one back is over
+	s.signals.throttle = s.signals.throttle || mv.Paused || s.in.ThrottleMiBs != mv.ThrottleMiBs // what held the earlier one back is over
 	s.target = plan.Decision{GiB: gib, Reason: "the move an earlier workflow began goes on"}
 	s.planned(ctx, s.facts.Name, plan.CeilGiB(s.m.BackingBytes), gib, s.target.Reason)
 	return true, nil

@@ -223,6 +223,7 @@ type MoveState struct {
 	Full          bool     `json:"full,omitempty"`
 	Members       []Member `json:"members"`
 	ThrottleMiBs  int64    `json:"throttleMiBs,omitempty"`
+	Paused        bool     `json:"paused,omitempty"`  // somebody has paused it
 	Failure       string   `json:"failure,omitempty"` // why the new leg was dropped
 }
 

@@ -223,9 +223,10 @@ func (m *Manager) Disassemble(ctx context.Context, d contract.DiskID) (err error
 	if err := m.step(ctx, "flushed"); err != nil {
 		return err
 	}
-	if _, err := m.lock(ctx, d); err != nil {
+	if _, err := m.lockAny(ctx, d); err != nil {
 		return err
 	}
+	h.untidy.Store(false)
 	defer h.mu.Unlock()
 	var from []string
 	defer func() {

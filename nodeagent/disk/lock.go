@@ -47,8 +47,22 @@ func (m mutex) lock(ctx context.Context) error {
 }
 
 // lock takes a disk's lock, when it is not lent (see swap and aside). The caller
-// unlocks the handle.
+// unlocks the handle. What a dead agent left of a disk is brought into order first,
+// which waits for its volumes to answer.
 func (m *Manager) lock(ctx context.Context, d contract.DiskID) (*handle, error) {
+	h, err := m.lockAny(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if h.untidy.Load() {
+		h.mu.Unlock()
+		return nil, fmt.Errorf("disk %s: what an earlier agent left is not in order yet: a volume of it: %w", d, errMute)
+	}
+	return h, nil
+}
+
+// lockAny is lock whatever an earlier agent left.
+func (m *Manager) lockAny(ctx context.Context, d contract.DiskID) (*handle, error) {
 	h, err := m.lockLive(ctx, d)
 	if err != nil {
 		return nil, err

@@ -86,6 +86,7 @@ type handle struct {
 	carried     *carried                           // what it has proven; nil: nothing
 	partial     *carried                           // what one that was interrupted has; nil: nothing
 	closing     atomic.Int32                       // takes the disk down: no new ballast, no trim
+	untidy      atomic.Bool                        // a dead agent's devices are here, and not in order yet
 	down        bool                               // it was taken down here
 }
 

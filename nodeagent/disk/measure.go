@@ -167,7 +167,7 @@ func (m *Manager) moveState(ctx context.Context, d contract.DiskID, h *handle) (
 	n := h.view.incoming
 	out := &contract.MoveState{
 		Move: n.head.Move, Generation: n.head.Generation, Phase: contract.PhasePrepare,
-		RegionBytes: int64(n.head.RegionBytes), CopyBytes: int64(n.head.CopyRegions * n.head.RegionBytes), ThrottleMiBs: int64(n.head.ThrottleMiBs),
+		RegionBytes: int64(n.head.RegionBytes), CopyBytes: int64(n.head.CopyRegions * n.head.RegionBytes), ThrottleMiBs: int64(n.head.ThrottleMiBs), Paused: n.head.Paused,
 	}
 	if f := h.failure[n.head.Move]; f != nil {
 		out.Phase, out.Failure = contract.PhaseAbort, f.Error()

@@ -40,6 +40,8 @@ func (b *bench) hang(id string) (again func()) {
 func TestNodeMuteVolume(t *testing.T) {
 	a, b := newBench(t), newBench(t)
 	a.create(contract.XFS, 2*gib, 512*mib)
+	_, err := a.Append(t.Context(), contract.AppendVolumeInput{Disk: a.disk, Volume: a.volume(512 * mib)})
+	require.NoError(t, err)
 	b.create(contract.XFS, 2*gib, 512*mib)
 	a.fill(20 * mib)
 	size := 512 * mib
@@ -77,7 +79,7 @@ func TestNodeMuteVolume(t *testing.T) {
 		require.Equal(t, []contract.DiskID{b.disk}, up)
 	})
 	grow(2 * time.Second)
-	_, err := b.Assemble(t.Context(), contract.AssembleDiskInput{Disk: a.disk, MountPath: a.mount})
+	_, err = b.Assemble(t.Context(), contract.AssembleDiskInput{Disk: a.disk, MountPath: a.mount})
 	require.ErrorContains(t, err, "does not answer")
 	again()
 	require.Eventually(t, func() bool {
@@ -88,6 +90,66 @@ func TestNodeMuteVolume(t *testing.T) {
 	_, err = a.Assemble(t.Context(), contract.AssembleDiskInput{Disk: a.disk, MountPath: a.mount})
 	require.NoError(t, err)
 	a.check(contract.XFS)
+	b.check(contract.XFS)
+}
+
+// TestNodeMuteVolumeOfADeadAgent: what a dead agent left of a disk is brought into order
+// before any operation touches it, also when that has to wait for a volume.
+func TestNodeMuteVolumeOfADeadAgent(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 2*gib, 512*mib)
+	b.fill(20 * mib)
+	in := b.prepare("m-1", 512*mib)
+	b.die("proven", func() error {
+		_, err := b.Evacuate(t.Context(), in, silent)
+		return err
+	})
+	require.NotEmpty(t, b.counts())
+	again := b.hang(b.vols[0])
+	b.restart()
+	up, err := b.Reconcile(t.Context())
+	require.NoError(t, err)
+	require.NotContains(t, up, b.disk)
+	within(t, 2*time.Second, "a move", func() {
+		_, err = b.Evacuate(t.Context(), in, silent)
+		require.ErrorContains(t, err, "not in order yet")
+		_, refused := contract.AsRefusal(err)
+		require.False(t, refused, "%v", err)
+	})
+	again()
+	require.Eventually(t, func() bool {
+		_, err := b.Evacuate(t.Context(), in, silent)
+		if err != nil {
+			require.ErrorContains(t, err, "does not answer")
+		}
+		return err == nil
+	}, 30*time.Second, 10*time.Millisecond)
+	b.commit(in)
+	b.check(contract.XFS)
+}
+
+// TestNodeReconcileComesTooLate: what an operation has brought up or taken down is not
+// brought into order after it.
+func TestNodeReconcileComesTooLate(t *testing.T) {
+	b := newBench(t)
+	b.create(contract.XFS, 2*gib, 512*mib)
+	b.fill(20 * mib)
+	in := b.prepare("m-1", 512*mib)
+	late := func() { require.NoError(t, b.ReconcileLate(t.Context(), b.disk)) }
+	before := b.devices()
+	late()
+	require.Equal(t, before, b.devices(), "a backing that a move has prepared is no remains")
+	_, err := b.Evacuate(t.Context(), in, silent)
+	require.NoError(t, err)
+	before = b.devices()
+	late()
+	require.Equal(t, before, b.devices())
+	b.commit(in)
+	require.NoError(t, b.Disassemble(t.Context(), b.disk))
+	late()
+	require.Empty(t, b.devices(), "it is on its way to another node")
+	_, err = b.Assemble(t.Context(), contract.AssembleDiskInput{Disk: b.disk, MountPath: b.mount})
+	require.NoError(t, err)
 	b.check(contract.XFS)
 }
 

@@ -42,13 +42,12 @@ func (m *Manager) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
 		return nil, err
 	}
 	disks := disksOf(finds)
-	if slices.ContainsFunc(finds, mute) {
-		go m.reconcileLater(ctx, disks) // ends with ctx at the latest
-	}
+	silent := slices.ContainsFunc(finds, mute)
+	m.setUntidy(true)
 	// A disk that is slow to come up (a swap that waits for a full pool to grow, a
 	// large pool to check) keeps neither the other disks nor the agent waiting.
 	var mu sync.Mutex
-	var up []contract.DiskID
+	var up, late []contract.DiskID // late: a volume does not answer
 	var waiting sync.WaitGroup
 	slots := make(chan struct{}, reconcileAtOnce)
 	for _, d := range disks {
@@ -62,25 +61,35 @@ func (m *Manager) Reconcile(ctx context.Context) ([]contract.DiskID, error) {
 			<-slots
 			waiting.Done()
 		})
-		late := time.AfterFunc(reconcilePatience, func() {
+		slow := time.AfterFunc(reconcilePatience, func() {
 			m.Logger.Warn("the disk takes long to come up; going on without it", "disk", d)
 			pass()
 		})
 		go func() { // ends with the disk's assembly, or its last ioctl
 			defer pass()
-			defer late.Stop()
-			if err := m.reconcile(ctx, d, finds); err != nil {
+			defer slow.Stop()
+			err := m.reconcile(ctx, d)
+			mu.Lock()
+			defer mu.Unlock()
+			if errors.Is(err, errMute) {
+				late = append(late, d)
+			}
+			if err != nil {
 				m.Logger.Error("assemble disk", "disk", d, "error", err)
 				return
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			up = append(up, d)
 		}()
 	}
 	waiting.Wait()
 	mu.Lock()
 	defer mu.Unlock()
+	if silent {
+		tried := slices.DeleteFunc(disks, func(d contract.DiskID) bool { return slices.Contains(late, d) })
+		go m.reconcileLater(ctx, tried) // ends with ctx at the latest
+	} else {
+		m.setUntidy(false)
+	}
 	slices.Sort(up)
 	return slices.Clone(up), ctx.Err()
 }
@@ -93,17 +102,20 @@ const reconcileAtOnce = 4
 // up after that.
 const reconcilePatience = 20 * time.Second
 
-func (m *Manager) reconcile(ctx context.Context, d contract.DiskID, finds []find) error {
-	h, err := m.lock(ctx, d)
+// reconcile brings one disk into order, unless an operation has brought it up or taken
+// it down before.
+func (m *Manager) reconcile(ctx context.Context, d contract.DiskID) error {
+	h, err := m.lockAny(ctx, d)
 	if err != nil {
 		return err
 	}
 	defer h.mu.Unlock()
-	if h.down {
+	if !h.untidy.Load() && (h.down || m.standing(d) == nil) {
 		return nil
 	}
+	v, err := m.look(ctx, d)
+	h.untidy.Store(errors.Is(err, errMute) && m.standing(d) == nil)
 	m.stopCounting(d, h) // what a dead agent counted proves nothing
-	v, err := m.lookAmong(finds, d)
 	if err != nil {
 		return err
 	}
@@ -138,14 +150,9 @@ func disksOf(finds []find) (disks []contract.DiskID) {
 	return disks
 }
 
-// reconcileLater brings up what Reconcile did not see: the disks of volumes that did
-// not answer, when they do. Those of seen may lack such a volume. A disk that was taken
-// down since is left alone: it may be on its way to another node.
-func (m *Manager) reconcileLater(ctx context.Context, seen []contract.DiskID) {
-	done := map[contract.DiskID]bool{}
-	for _, d := range seen {
-		done[d] = m.standing(d) == nil
-	}
+// reconcileLater brings up the disks of volumes that did not answer, when they do: all
+// but those that Reconcile has tried.
+func (m *Manager) reconcileLater(ctx context.Context, tried []contract.DiskID) {
 	for again := true; again; {
 		select {
 		case <-ctx.Done():
@@ -159,14 +166,25 @@ func (m *Manager) reconcileLater(ctx context.Context, seen []contract.DiskID) {
 		}
 		again = slices.ContainsFunc(finds, mute)
 		for _, d := range disksOf(finds) {
-			if done[d] {
+			if slices.Contains(tried, d) {
 				continue
 			}
-			err := m.reconcile(ctx, d, finds)
+			err := m.reconcile(ctx, d)
 			if err != nil {
 				m.Logger.Error("assemble disk", "disk", d, "error", err)
 			}
-			done[d] = !errors.Is(err, errMute)
+			if !errors.Is(err, errMute) {
+				tried = append(tried, d)
+			}
 		}
+	}
+	m.setUntidy(false) // what is left has no headers to wait for
+}
+
+// setUntidy says of the disks that are up whether what a dead agent left of them is
+// still to be brought into order.
+func (m *Manager) setUntidy(is bool) {
+	for _, d := range m.Disks() {
+		m.handle(d).untidy.Store(is)
 	}
 }

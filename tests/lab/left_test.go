@@ -15,7 +15,8 @@ import (
 )
 
 // TestMoveLeftIsTakenUp: a move that no operation carries on, as after its node was
-// away for longer than any operation waits, is ended by the next run over the fleet.
+// away for longer than any operation waits, is ended by the next run over the fleet,
+// also when it was paused.
 func TestMoveLeftIsTakenUp(t *testing.T) {
 	l := start(t, lab.Options{Nodes: 1})
 	ctx := t.Context()
@@ -41,6 +42,17 @@ func TestMoveLeftIsTakenUp(t *testing.T) {
 	require.NoError(t, l.Until(ctx, time.Minute, "the move copies", func(ctx context.Context) error {
 		m, err := show(ctx)
 		if err == nil && (m.Move == nil || m.Move.CopiedBytes == 0) {
+			err = fmt.Errorf("%+v", m.Move)
+		}
+		return err
+	}))
+	_, err = l.Ebb(ctx, "pause", d)
+	require.NoError(t, err)
+	_, err = l.Ebb(ctx, "throttle", d, "off")
+	require.NoError(t, err)
+	require.NoError(t, l.Until(ctx, time.Minute, "the move is paused", func(ctx context.Context) error {
+		m, err := show(ctx)
+		if err == nil && (m.Move == nil || !m.Move.Paused || m.Move.ThrottleMiBs != 0) {
 			err = fmt.Errorf("%+v", m.Move)
 		}
 		return err

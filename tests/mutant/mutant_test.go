@@ -158,11 +158,23 @@ var mutants = []mutant{
 	},
 	{
 		"a mute volume", "the others wait for it", "scan.go",
-		"	case <-patience.C:\n		return nil, mute\n", "", "TestNodeMuteVolume",
+		"	case <-patience.C:\n		return nil, mute\n", "", "TestNodeMuteVolume$",
 	},
 	{
 		"a mute volume", "its disk does not come up when it answers", "reconcile.go",
-		"done[d] = !errors.Is(err, errMute)", "done[d] = true", "TestNodeMuteVolume",
+		"err := m.reconcile(ctx, d)\n			if err != nil {", "var err error\n			if err != nil {", "TestNodeMuteVolume$",
+	},
+	{
+		"a mute volume", "a disk one of whose volumes answers is taken for tried", "reconcile.go",
+		"			if errors.Is(err, errMute) {", "			if false {", "TestNodeMuteVolume$",
+	},
+	{
+		"a mute volume", "an operation begins on what a dead agent left", "lock.go",
+		"	if h.untidy.Load() {", "	if false {", "TestNodeMuteVolumeOfADeadAgent",
+	},
+	{
+		"a mute volume", "what an operation has brought up or taken down is brought into order after it", "reconcile.go",
+		"if !h.untidy.Load() && (h.down", "if false && (h.down", "TestNodeReconcileComesTooLate",
 	},
 	{
 		"full pools wait", "one pool's pressure hides the other's", "watch.go",

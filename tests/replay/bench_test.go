@@ -65,6 +65,9 @@ func (b *bench) AttachedGiB(node string) map[string]int64 {
 }
 
 // lags of EC2; that of a snapshot is given, 0 being as short as the others.
+// stale is how far describes run behind.
+const stale = 100 * time.Millisecond
+
 func lags(snapshot time.Duration) ec2sim.Lag {
 	lag := ec2sim.Range{Min: 10 * time.Millisecond, Max: 60 * time.Millisecond}
 	l := ec2sim.Lag{Create: lag, Delete: lag, Attach: lag, Detach: lag, Modify: lag, Optimize: ec2sim.Fixed(time.Hour), Snapshot: lag}
@@ -94,7 +97,7 @@ func newBench(t *testing.T) *bench {
 	b.sim, err = ec2sim.New(ec2sim.Options{
 		StateDir: t.TempDir(), Seed: 1, GiB: 1 << 20, NoSnapshotData: true,
 		Lag:           lags(0),
-		StaleDescribe: 100 * time.Millisecond, StaleJitter: true,
+		StaleDescribe: stale, StaleJitter: true,
 		Instances: []ec2sim.Instance{{ID: nodeA, Zone: zone}, {ID: nodeB, Zone: zone}, {ID: nodeC, Zone: zone}},
 	})
 	require.NoError(t, err)

@@ -70,6 +70,8 @@ func tellMore(story func(string, func(*testing.T, *bench, contract.DiskID))) {
 	story("dead node's disk rehomed", func(t *testing.T, b *bench, d contract.DiskID) {
 		b.createAs(newDisk(d, nodeC), "create-c")
 		b.down(nodeC)
+		b.sim.SetStaleDescribe(0) // an answer from before the stop would refuse the move, and rightly
+		defer b.sim.SetStaleDescribe(stale)
 		require.NoError(t, b.sim.SetInstanceState(nodeC, ec2sim.StateStopped))
 		in := contract.RehomeInput{Disk: d, Node: nodeB, Dead: true}
 		b.down(nodeB)
