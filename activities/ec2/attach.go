@@ -48,6 +48,8 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 	f := facts(v)
 	taken := map[string]bool{} // names EC2 said are in use
 	until := time.Now().Add(a.Settle)
+	asked := false
+	var since time.Time // described as attached, though not asked for here
 	under := underway{patience: patience(in.Patience)}
 	err = a.poll(ctx, fmt.Sprintf("volume %s is attached to %s", in.Volume, in.Node), func(ctx context.Context) (bool, error) {
 		got, err := a.volume(ctx, in.Volume)
@@ -58,7 +60,11 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 		elsewhere := f.Node != "" && f.Node != in.Node
 		switch {
 		case f.Node == in.Node && f.AttachState == string(types.VolumeAttachmentStateAttached):
-			return true, nil
+			// One describe may be from before the volume was last detached.
+			if since.IsZero() {
+				since = time.Now()
+			}
+			return asked || time.Since(since) >= a.Settle/4, nil
 		case f.State == string(types.VolumeStateError):
 			return false, contract.Refuse(contract.VolumeFailing, "EC2 says that the volume is in the state error: it cannot be attached").
 				WithNext("if it was made for this operation, start again: another one is made; if it holds the disk, bring the disk back from a snapshot (docs/recovery.md)")
@@ -69,8 +75,10 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 		case elsewhere:
 			return false, contract.Refuse(contract.DiskBusy, "the volume is attached to %s", f.Node).WithNext("bring the disk from there to its node: ebb disk move --node")
 		case f.State == string(types.VolumeStateAvailable):
-			under = underway{patience: under.patience}
-			return false, a.tryAttach(ctx, in, taken)
+			under, since = underway{patience: under.patience}, time.Time{}
+			done, err := a.tryAttach(ctx, in, taken)
+			asked = asked || done
+			return false, err
 		}
 		return false, nil
 	})
@@ -95,29 +103,29 @@ func (a *Activities) giveUpAttach(ctx context.Context, in contract.AttachVolumeI
 		WithNext("start again; if it stays so, look at the instance's status checks and reboot it, or use another node")
 }
 
-// tryAttach asks once. What another run may have done meanwhile, and a volume
-// that is not ready for it, is left to the next look.
-func (a *Activities) tryAttach(ctx context.Context, in contract.AttachVolumeInput, taken map[string]bool) error {
+// tryAttach asks once, and says whether EC2 took it. What another run may have done
+// meanwhile, and a volume that is not ready for it, is left to the next look.
+func (a *Activities) tryAttach(ctx context.Context, in contract.AttachVolumeInput, taken map[string]bool) (bool, error) {
 	i, err := a.instance(ctx, in.Node)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if stateOf(i) != types.InstanceStateNameRunning {
-		return contract.Refuse(contract.NodeUnknown, "instance %s is %s", in.Node, stateOf(i)).WithNext("start the instance, or use another one")
+		return false, contract.Refuse(contract.NodeUnknown, "instance %s is %s", in.Node, stateOf(i)).WithNext("start the instance, or use another one")
 	}
 	name := freeName(i, taken, in.Try-1)
 	if name == "" {
-		return contract.Refuse(contract.AttachSlotsFull, "instance %s has no free device name", in.Node).WithNext("detach a volume from the node, or use another one")
+		return false, contract.Refuse(contract.AttachSlotsFull, "instance %s has no free device name", in.Node).WithNext("detach a volume from the node, or use another one")
 	}
 	_, err = a.api.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: &in.Volume, InstanceId: &in.Node, Device: &name})
 	switch c := code(err); {
 	case c == codeInvalidParameter && strings.Contains(err.Error(), "in use"):
 		taken[name] = true
-		return nil
+		return false, nil
 	case c == codeVolumeInUse, c == codeIncorrectState:
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // freeName is a device name that is free, the first after skip others where

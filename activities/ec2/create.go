@@ -87,13 +87,14 @@ func (a *Activities) created(ctx context.Context, id string) (contract.VolumeFac
 	f := contract.VolumeFacts{ID: id}
 	until := time.Now().Add(a.Settle)
 	err := a.poll(ctx, "volume "+id+" is available", func(ctx context.Context) (bool, error) {
+		asked := time.Now() // what is seen is no newer than the question
 		v, err := a.volume(ctx, id)
 		if err != nil {
 			return false, err
 		}
 		if v == nil {
 			f.State = string(types.VolumeStateError)
-			return time.Now().After(until), nil
+			return asked.After(until), nil
 		}
 		until = time.Now().Add(a.Settle)
 		f = facts(*v)

@@ -91,24 +91,32 @@ func (a *Activities) takeOff(ctx context.Context, in contract.DetachVolumeInput,
 			return true, nil
 		}
 		f = facts(*got)
-		if f.Node == "" {
-			return f.State != string(types.VolumeStateInUse), nil
+		off, from := f.Node == "", &f.Node
+		if f.Node != in.Node && in.Node != "" {
+			off, from = true, &in.Node
 		}
-		if in.Node != "" && f.Node != in.Node {
-			return true, nil
-		}
-		if (asked || leaving(f)) && under.stuck(f) {
+		done := f.Node != "" || f.State != string(types.VolumeStateInUse)
+		switch {
+		case off && asked:
+			return done, nil
+		case off && in.Node == "":
+			from = nil
+		case (asked || leaving(f)) && !off && under.stuck(f):
 			return false, detachStuck(f, under.patience)
-		}
-		if asked || leaving(f) && !in.Force {
+		case asked, leaving(f) && !off && !in.Force:
 			return false, nil
 		}
-		_, err = a.api.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &in.Volume, InstanceId: &f.Node, Force: aws.Bool(in.Force)})
-		switch code(err) {
+		// Also what is described as off is asked for: the describe may be from before
+		// the volume was attached, and only the answer to this is of now.
+		_, err = a.api.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &in.Volume, InstanceId: from, Force: aws.Bool(in.Force)})
+		switch c := code(err); c {
 		case "":
 			asked = err == nil
 			return false, err
-		case codeIncorrectState, codeVolumeNotFound, "InvalidAttachment.NotFound":
+		case codeIncorrectState, codeVolumeNotFound, codeAttachmentNotFound, codeInstanceNotFound:
+			if off {
+				return c != codeVolumeNotFound && done, nil
+			}
 			if under.stuck(f) {
 				return false, detachStuck(f, under.patience)
 			}

@@ -1,10 +1,14 @@
 package ec2_test
 
 import (
+	"errors"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -47,11 +51,23 @@ func start(t *testing.T, edit ...func(*ec2sim.Options)) fixture {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, sim.Close()) })
 	api := awsec2.New(awsec2.Options{
-		BaseEndpoint: aws.String(sim.URL()), Region: "us-east-1", Retryer: aws.NopRetryer{},
+		BaseEndpoint: aws.String(sim.URL()), Region: "us-east-1", Retryer: retryClosed(),
 		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 	})
 	a := ec2.New(api, ec2.Options{PollMin: 5 * time.Millisecond, PollMax: 40 * time.Millisecond, Settle: 400 * time.Millisecond, Cluster: "c1"})
 	return fixture{Activities: a, t: t, sim: sim, api: api}
+}
+
+// retryClosed repeats nothing but what the SDK's own client breaks off: on a busy
+// machine it now and then closes a connection whose answer is still being read
+// (aws/aws-sdk-go-v2 issue 2737). Everything else is the activities' to bear.
+func retryClosed() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.RateLimiter = ratelimit.None
+		o.Retryables = []retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+			return aws.BoolTernary(errors.Is(err, net.ErrClosed))
+		})}
+	})
 }
 
 func (f fixture) create(gib int64) contract.VolumeFacts {

@@ -17,6 +17,7 @@ const (
 	codeSnapshotNotFound     = "InvalidSnapshot.NotFound"
 	codeSnapshotInUse        = "InvalidSnapshot.InUse"
 	codeInstanceNotFound     = "InvalidInstanceID.NotFound"
+	codeAttachmentNotFound   = "InvalidAttachment.NotFound"
 	codeModificationNotFound = "InvalidVolumeModification.NotFound"
 	codeTokenMismatch        = "IdempotentParameterMismatch"
 	codeInvalidParameter     = "InvalidParameterValue"

@@ -102,8 +102,9 @@ func (a *Activities) volume(ctx context.Context, id string) (*types.Volume, erro
 func (a *Activities) look(ctx context.Context, id string) (v *types.Volume, err error) {
 	until := time.Now().Add(a.Settle / 4)
 	err = a.poll(ctx, "EC2 knows volume "+id, func(ctx context.Context) (bool, error) {
+		asked := time.Now() // what is seen is no newer than the question
 		v, err = a.volume(ctx, id)
-		return v != nil || time.Now().After(until), err
+		return v != nil || asked.After(until), err
 	})
 	return v, err
 }

@@ -88,6 +88,7 @@ func request(v types.Volume, in contract.ModifyVolumeInput) *ec2.ModifyVolumeInp
 func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) (m *types.VolumeModification, found bool) {
 	until := time.Now().Add(a.Settle / 4)
 	err := a.poll(ctx, "a modification of "+in.Volume+" shows", func(ctx context.Context) (bool, error) {
+		asked := time.Now() // what is seen is no newer than the question
 		var err error
 		m, err = a.modification(ctx, in.Volume)
 		if err != nil {
@@ -95,7 +96,7 @@ func (a *Activities) begun(ctx context.Context, in contract.ModifyVolumeInput) (
 		}
 		v, err := a.volume(ctx, in.Volume)
 		found = leadsTo(m, in) || v != nil && fulfils(facts(*v), in)
-		return found || time.Now().After(until), err
+		return found || asked.After(until), err
 	})
 	return m, err == nil && found
 }

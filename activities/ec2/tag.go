@@ -119,11 +119,11 @@ func (a *Activities) agreed(ctx context.Context, what string, look func(context.
 	until := time.Now().Add(a.Settle)
 	var since time.Time // nothing has spoken against it
 	return a.poll(ctx, what, func(ctx context.Context) (bool, error) {
+		now := time.Now() // what is seen is no newer than the question
 		no, err := look(ctx)
 		if err != nil {
 			return false, err
 		}
-		now := time.Now()
 		if no != nil {
 			since = time.Time{}
 			if now.After(until) {

@@ -78,12 +78,13 @@ func (a *Activities) settled(ctx context.Context, what string, look func(context
 	until := time.Now().Add(a.Settle)
 	var last error
 	err := a.poll(ctx, what, func(ctx context.Context) (bool, error) {
+		asked := time.Now() // what is seen is no newer than the question
 		last = look(ctx)
 		if last != nil && passing.IsErrorRetryable(last) == aws.TrueTernary {
 			return false, last
 		}
 		_, doubtful := contract.AsRefusal(last)
-		return !doubtful || time.Now().After(until), nil
+		return !doubtful || asked.After(until), nil
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,29 @@
+package ec2_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-storage/ebb/internal/contract"
+	"github.com/ebb-storage/ebb/tests/ec2sim"
+)
+
+// TestAttachmentIsNotJudgedByThePast: a describe from before the last attachment or
+// detachment is not taken for its end.
+func TestAttachmentIsNotJudgedByThePast(t *testing.T) {
+	f := start(t, func(o *ec2sim.Options) {
+		o.StaleDescribe, o.Lag.Attach, o.Lag.Detach = 250*time.Millisecond, ec2sim.Fixed(0), ec2sim.Fixed(0)
+	})
+	v := f.create(5)
+	for range 12 {
+		f.attach(v.ID, nodeA)
+		is, _ := f.sim.Volume(v.ID)
+		require.NotNil(t, is.Attachment, "attached")
+		_, err := f.DetachVolume(t.Context(), contract.DetachVolumeInput{Disk: disk, Volume: v.ID, Node: nodeA})
+		require.NoError(t, err)
+		is, _ = f.sim.Volume(v.ID)
+		require.Nil(t, is.Attachment, "detached")
+	}
+}
