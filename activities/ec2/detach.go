@@ -58,9 +58,9 @@ func (a *Activities) detach(ctx context.Context, in contract.DetachVolumeInput) 
 	if v == nil {
 		return contract.VolumeFacts{ID: in.Volume, State: string(types.VolumeStateDeleted)}, nil
 	}
-	if tagMap(v.Tags)[contract.TagDisk] != string(in.Disk) {
-		return contract.VolumeFacts{}, contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk").
-			WithNext("look at the volume's ebb: tags")
+	if diskTag(*v) != string(in.Disk) {
+		return contract.VolumeFacts{}, contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk, or it was restored from a snapshot").
+			WithNext("look at the volume's ebb: tags and its snapshot")
 	}
 	if in.Force {
 		if err := a.mayForce(ctx, in.Node); err != nil {

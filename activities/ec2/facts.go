@@ -36,6 +36,19 @@ func tagOf(tags []types.Tag, key string) string {
 	return ""
 }
 
+// restored says that a volume was made from a snapshot. Ebb's are made empty.
+func restored(v types.Volume) bool { return aws.ToString(v.SnapshotId) != "" }
+
+// diskTag is the disk that a volume's tags name, if any. One that was restored from a
+// snapshot is no disk's: backup tools copy tags, and the header on it names another
+// volume.
+func diskTag(v types.Volume) string {
+	if restored(v) {
+		return ""
+	}
+	return tagOf(v.Tags, contract.TagDisk)
+}
+
 // facts reads a volume as EC2 describes it.
 func facts(v types.Volume) contract.VolumeFacts {
 	tags := tagMap(v.Tags)
@@ -121,9 +134,9 @@ func (a *Activities) ours(ctx context.Context, disk contract.DiskID, id string) 
 		case got == nil:
 			return contract.Refuse(contract.DiskIncomplete, "EC2 does not know the volume").WithDisk(disk).WithVolume(id).
 				WithNext("look for the volume, or restore it from a snapshot")
-		case tagMap(got.Tags)[contract.TagDisk] != string(disk):
-			return contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk").
-				WithDisk(disk).WithVolume(id).WithNext("look at the volume's ebb: tags")
+		case diskTag(*got) != string(disk):
+			return contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk, or it was restored from a snapshot").
+				WithDisk(disk).WithVolume(id).WithNext("look at the volume's ebb: tags and its snapshot")
 		}
 		v = *got
 		return nil

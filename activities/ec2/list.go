@@ -23,15 +23,15 @@ const (
 // onePage gets a page of a list when it may, and outlasts throttling.
 type onePage func(ctx context.Context, what string, get func(context.Context) error) error
 
-// eachPage calls fn with the volumes that match all filters, page by page, those
-// being deleted left out.
+// eachPage calls fn with the volumes that match all filters, page by page, without
+// those being deleted and those made from a snapshot (diskTag).
 func (a *Activities) eachPage(ctx context.Context, one onePage, filters []types.Filter, fn func([]types.Volume)) error {
 	pages := ec2.NewDescribeVolumesPaginator(a.api, &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
 	for pages.HasMorePages() {
 		err := one(ctx, "EC2 lists the volumes", func(ctx context.Context) error {
 			page, err := pages.NextPage(ctx, unretried)
 			if err == nil {
-				fn(slices.DeleteFunc(page.Volumes, gone))
+				fn(slices.DeleteFunc(page.Volumes, func(v types.Volume) bool { return gone(v) || restored(v) }))
 			}
 			return err
 		})
@@ -206,7 +206,7 @@ func (a *Activities) disks(ctx context.Context, filters []types.Filter, visit ..
 
 // diskOf is the disk a volume's tag names; false when that is no disk's id.
 func (a *Activities) diskOf(v types.Volume) (contract.DiskID, bool) {
-	id := contract.DiskID(tagOf(v.Tags, contract.TagDisk))
+	id := contract.DiskID(diskTag(v))
 	if err := id.Validate(); err != nil {
 		a.Log.Warn("A volume has a bad disk tag", "volume", aws.ToString(v.VolumeId), "error", err)
 		return "", false

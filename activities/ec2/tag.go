@@ -143,9 +143,9 @@ func deletable(v types.Volume, in contract.DeleteVolumeInput) error {
 	tags := tagMap(v.Tags)
 	role := contract.Role(tags[contract.TagRole])
 	switch {
-	case tags[contract.TagDisk] != string(in.Disk):
-		return contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk; it is kept").
-			WithNext("look at the volume's ebb: tags")
+	case diskTag(v) != string(in.Disk):
+		return contract.Refuse(contract.VolumeForeign, "the volume's tags do not say that it belongs to the disk, or it was restored from a snapshot; it is kept").
+			WithNext("look at the volume's ebb: tags and its snapshot")
 	case !slices.Contains(in.Roles, role):
 		return contract.Refuse(contract.DiskBusy, "the volume's role is %q, only %q may be deleted; it is kept", role, in.Roles).
 			WithNext("look at the disk: ebb disk show %s", in.Disk)

@@ -174,8 +174,15 @@ func TestNodeRefusals(t *testing.T) {
 		require.NoError(t, b.host.Detach(first))
 		refusal(t, assemble(), contract.VolumeClone)
 		b.host.Attach(first, gib)
-		b.drop(vol)
+		require.NoError(t, b.host.Detach(vol))
 		require.NoError(t, assemble())
+		// Somebody attaches it to get a file back: the disk still grows.
+		b.host.Attach(vol, gib)
+		_, err := b.Measure(ctx, b.disk)
+		require.NoError(t, err)
+		_, err = b.GrowBacking(ctx, contract.GrowBackingInput{Disk: b.disk, Volume: first, Bytes: gib})
+		require.NoError(t, err)
+		b.drop(vol)
 	})
 	b.check(contract.XFS)
 }

@@ -79,6 +79,10 @@ type running struct {
 // before it, so after a crash in between they may be a step ahead: they are
 // known by the volume id that member 0 lists, their place and the generation
 // they were born as, and nothing else they say counts.
+//
+// A copy beside its original, restored from a snapshot, is refused before the disk
+// is brought up. It holds back nothing of a disk that is up: the volume id in its
+// header is not its own.
 func lookIn(finds []find, d contract.DiskID, here running) (*view, error) {
 	ours, broken := map[string]find{}, map[string]error{}
 	var ids []string
@@ -99,7 +103,7 @@ func lookIn(finds []find, d contract.DiskID, here running) (*view, error) {
 	}
 	slices.Sort(ids)
 	for _, c := range clones {
-		if o, ok := ours[c.head.Members[c.head.Index].Volume]; ok {
+		if o, ok := ours[c.head.Members[c.head.Index].Volume]; ok && !here.mirrored && here.over == "" {
 			return nil, contract.Refuse(contract.DuplicateGeneration, "volume %s is a copy of %s, which is attached too", c.ID, o.ID).
 				WithDisk(d).WithVolume(c.ID).WithNext("detach %s", c.ID)
 		}

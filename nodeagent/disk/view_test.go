@@ -206,6 +206,14 @@ func TestLookIn(t *testing.T) {
 			refusal: contract.DuplicateGeneration, volume: "copy",
 		},
 		{
+			name: "a copy beside its original, which is up",
+			finds: []find{
+				vol("a", 0, H{Generation: 1, Role: active}),
+				vol("copy", 0, H{Generation: 1, Role: active}, "a"),
+			},
+			here: running{over: "253:7"}, active: "a",
+		},
+		{
 			name:    "a copy alone",
 			finds:   []find{vol("copy", 0, H{Generation: 1, Role: active}, "a")},
 			refusal: contract.VolumeClone, volume: "copy",
