@@ -25,7 +25,7 @@ type find struct {
 // hours. The other disks must not wait with it.
 const headerPatience = 5 * time.Second
 
-// nobodys is a volume without a disk's data.
+// nobodys is a volume without a disk's data, or with what it has replaced.
 const nobodys = contract.DiskID("-")
 
 // errMute is of a volume whose header could not be read in time. It may have anything
@@ -121,6 +121,8 @@ func (o *owners) note(finds []find) {
 	for i := range finds {
 		f := &finds[i]
 		switch {
+		case f.head != nil && f.head.Role == format.Retired:
+			now[f.ID] = nobodys
 		case f.head != nil:
 			now[f.ID] = contract.DiskID(f.head.Disk)
 		case errors.Is(f.err, format.ErrBlank), errors.Is(f.err, format.ErrForeign):

@@ -295,6 +295,28 @@ func TestLookInBesideMute(t *testing.T) {
 	}
 }
 
+// TestWhoseAMuteVolumeWas: what it said last counts; what a disk has replaced holds
+// back nothing of it.
+func TestWhoseAMuteVolumeWas(t *testing.T) {
+	type H = format.Header
+	silent := func(id string) find {
+		return find{Candidate: volume.Candidate{ID: id}, err: fmt.Errorf("volume %s: %w", id, errMute)}
+	}
+	var o owners
+	o.note([]find{
+		vol("old", 0, H{Generation: 1, Role: format.Retired}), vol("a", 0, H{Generation: 2, Role: format.Active, Peer: "old", PeerGen: 1}),
+		vol("in", 0, H{Generation: 3, Role: format.Incoming}),
+	})
+	finds := []find{silent("old"), silent("a"), silent("in"), silent("new")}
+	for range 2 { // it is remembered
+		o.note(finds)
+		require.Equal(t, []contract.DiskID{nobodys, testDisk, testDisk, ""}, []contract.DiskID{finds[0].was, finds[1].was, finds[2].was, finds[3].was})
+	}
+	v, err := lookIn([]find{finds[0], vol("a", 0, H{Generation: 2, Role: format.Active})}, testDisk, running{})
+	require.NoError(t, err)
+	require.NoError(t, v.suspect)
+}
+
 // TestPrefer: leftovers of other moves do not hide the one that is asked for.
 func TestPrefer(t *testing.T) {
 	type H = format.Header
