@@ -11,6 +11,7 @@ import (
 	"github.com/ebb-storage/ebb/nodeagent/dm"
 	"github.com/ebb-storage/ebb/nodeagent/format"
 	"github.com/ebb-storage/ebb/nodeagent/thinmap"
+	"github.com/ebb-storage/ebb/nodeagent/volume"
 )
 
 // rate is an average of how fast a pool fills, over about two minutes.
@@ -162,7 +163,7 @@ func (m *Manager) members(ctx context.Context, b *backing) ([]contract.Member, e
 	return out, nil
 }
 
-// moveState describes the move that the incoming generation belongs to.
+// moveState describes the move that the incoming generation belongs to, if it is one.
 func (m *Manager) moveState(ctx context.Context, d contract.DiskID, h *handle) (*contract.MoveState, error) {
 	n := h.view.incoming
 	out := &contract.MoveState{
@@ -174,6 +175,9 @@ func (m *Manager) moveState(ctx context.Context, d contract.DiskID, h *handle) (
 	}
 	var err error
 	if out.Members, err = m.members(ctx, n); err != nil { // it may be dead: the disk is not
+		if errors.Is(err, volume.ErrNotAttached) && !h.view.peered() {
+			return nil, nil // the view is older than the end of what an aborted move left
+		}
 		out.Members = nil
 	}
 	if st, err := m.poolState(n); err == nil {
