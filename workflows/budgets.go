@@ -59,6 +59,7 @@ func budgetControl(ctx workflow.Context) workflow.Context {
 		TaskQueue:              contract.ControlQueue,
 		ScheduleToCloseTimeout: 10 * time.Minute,
 		StartToCloseTimeout:    2 * time.Minute,
+		HeartbeatTimeout:       contract.NodeHeartbeat,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 30 * time.Second},
 	})
 }

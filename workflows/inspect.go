@@ -90,6 +90,7 @@ func inspectFacts(ctx workflow.Context, in contract.InspectInput) ([]contract.Di
 		TaskQueue:              contract.ControlQueue,
 		ScheduleToCloseTimeout: 2 * time.Minute,
 		StartToCloseTimeout:    time.Minute,
+		HeartbeatTimeout:       contract.LeastHeartbeat, // somebody waits, and a task may be lost on its way
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, MaximumAttempts: 5},
 	})
 	if in.Disk != "" {

@@ -204,6 +204,12 @@ func (b *bench) told(id, run, story string) {
 	require.NoError(b.t, err)
 	require.NoError(b.t, replay.Replay(h, workflows.Register), story)
 	b.t.Logf("%s: %d events", story, len(h.Events))
+	for _, e := range h.Events {
+		if a := e.GetActivityTaskScheduledEventAttributes(); a != nil && a.GetHeartbeatTimeout().AsDuration() == 0 {
+			require.LessOrEqual(b.t, a.GetStartToCloseTimeout().AsDuration(), 20*time.Second,
+				"%s: %s would be missed late when its task is lost", story, a.GetActivityType().GetName())
+		}
+	}
 	if dir := os.Getenv("EBB_RECORD"); dir != "" && story != "" {
 		if !filepath.IsAbs(dir) {
 			dir = filepath.Join("..", "..", dir)

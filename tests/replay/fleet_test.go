@@ -34,6 +34,10 @@ func TestFleet(t *testing.T) {
 		b.create(d)
 	}
 	b.use(full, 19*contract.GiB)
+	look, err := b.c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "ebb-inspect", TaskQueue: contract.ControlQueue},
+		contract.InspectWorkflow, contract.InspectInput{Disk: full, History: true})
+	require.NoError(t, err)
+	require.Len(t, ended[contract.InspectResult](b, look, "inspect").Disks, 1)
 
 	r := b.rightsize("rightsize-observe", contract.RightsizeInput{})
 	require.Empty(t, r.Started)
