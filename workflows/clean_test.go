@@ -78,12 +78,15 @@ func TestCleanMakesRoom(t *testing.T) {
 	}
 	w.use(19 * contract.GiB)
 	w.at(string(contract.AttachVolume), contract.SignalPressure, contract.Pressure{Generation: 1, BackingBytes: 20 * contract.GiB})
-	press := w.hook
+	press, grows := w.hook, make(chan struct{})
 	w.hook = func(name string, n int, after bool) error {
-		// The last volume waits for the growth, which is to need none of the others.
-		if name == string(contract.AttachVolume) && !after && w.count(name) == len(in.Leftovers) {
-			for end := time.Now().Add(10 * time.Second); w.count(string(contract.ModifyVolume)) == 0 && time.Now().Before(end); {
-				time.Sleep(time.Millisecond)
+		switch {
+		case name == string(contract.ModifyVolume) && !after:
+			close(grows)
+		case name == string(contract.AttachVolume) && !after && w.count(name) == len(in.Leftovers):
+			select { // the last volume waits for the growth, which is to need none of the others
+			case <-grows:
+			case <-time.After(10 * time.Second):
 			}
 		}
 		return press(name, n, after)
