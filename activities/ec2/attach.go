@@ -52,6 +52,7 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 	var since time.Time // described as attached, though not asked for here
 	under := underway{patience: patience(in.Patience)}
 	err = a.poll(ctx, fmt.Sprintf("volume %s is attached to %s", in.Volume, in.Node), func(ctx context.Context) (bool, error) {
+		now := time.Now() // what is seen is no newer than the question
 		got, err := a.volume(ctx, in.Volume)
 		if err != nil || got == nil {
 			return false, err
@@ -62,15 +63,15 @@ func (a *Activities) attach(ctx context.Context, in contract.AttachVolumeInput) 
 		case f.Node == in.Node && f.AttachState == string(types.VolumeAttachmentStateAttached):
 			// One describe may be from before the volume was last detached.
 			if since.IsZero() {
-				since = time.Now()
+				since = now
 			}
-			return asked || time.Since(since) >= a.Settle/4, nil
+			return asked || now.Sub(since) >= a.Settle/4, nil
 		case f.State == string(types.VolumeStateError):
 			return false, contract.Refuse(contract.VolumeFailing, "EC2 says that the volume is in the state error: it cannot be attached").
 				WithNext("if it was made for this operation, start again: another one is made; if it holds the disk, bring the disk back from a snapshot (docs/recovery.md)")
 		case leaving(f) || f.AttachState == string(types.VolumeAttachmentStateAttaching) && !elsewhere:
 			return under.stuck(f), nil
-		case elsewhere && time.Now().Before(until):
+		case elsewhere && now.Before(until):
 			return false, nil // it may have been detached a moment ago
 		case elsewhere:
 			return false, contract.Refuse(contract.DiskBusy, "the volume is attached to %s", f.Node).WithNext("bring the disk from there to its node: ebb disk move --node")

@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -91,24 +92,21 @@ func (a *Activities) takeOff(ctx context.Context, in contract.DetachVolumeInput,
 			return true, nil
 		}
 		f = facts(*got)
-		off, from := f.Node == "", &f.Node
-		if f.Node != in.Node && in.Node != "" {
-			off, from = true, &in.Node
-		}
+		off := f.Node == "" || in.Node != "" && f.Node != in.Node
 		done := f.Node != "" || f.State != string(types.VolumeStateInUse)
 		switch {
-		case off && asked:
+		case off && (asked || in.Node == ""):
 			return done, nil
-		case off && in.Node == "":
-			from = nil
-		case (asked || leaving(f)) && !off && under.stuck(f):
+		case off:
+			// The describe may be from before the volume was attached. Only the answer to
+			// the call itself is of now.
+		case (asked || leaving(f)) && under.stuck(f):
 			return false, detachStuck(f, under.patience)
-		case asked, leaving(f) && !off && !in.Force:
+		case asked, leaving(f) && !in.Force:
 			return false, nil
 		}
-		// Also what is described as off is asked for: the describe may be from before
-		// the volume was attached, and only the answer to this is of now.
-		_, err = a.api.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &in.Volume, InstanceId: from, Force: aws.Bool(in.Force)})
+		from := cmp.Or(in.Node, f.Node)
+		_, err = a.api.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &in.Volume, InstanceId: &from, Force: aws.Bool(in.Force)})
 		switch c := code(err); c {
 		case "":
 			asked = err == nil

@@ -24,7 +24,7 @@ const (
 type onePage func(ctx context.Context, what string, get func(context.Context) error) error
 
 // eachPage calls fn with the volumes that match all filters, page by page, without
-// those being deleted and those made from a snapshot (diskTag).
+// those being deleted and those restored from a snapshot (diskTag).
 func (a *Activities) eachPage(ctx context.Context, one onePage, filters []types.Filter, fn func([]types.Volume)) error {
 	pages := ec2.NewDescribeVolumesPaginator(a.api, &ec2.DescribeVolumesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
 	for pages.HasMorePages() {
@@ -206,7 +206,7 @@ func (a *Activities) disks(ctx context.Context, filters []types.Filter, visit ..
 
 // diskOf is the disk a volume's tag names; false when that is no disk's id.
 func (a *Activities) diskOf(v types.Volume) (contract.DiskID, bool) {
-	id := contract.DiskID(diskTag(v))
+	id := contract.DiskID(tagOf(v.Tags, contract.TagDisk))
 	if err := id.Validate(); err != nil {
 		a.Log.Warn("A volume has a bad disk tag", "volume", aws.ToString(v.VolumeId), "error", err)
 		return "", false

@@ -112,7 +112,7 @@ func (s *Snapshots) group(ctx context.Context, in contract.SnapshotDiskInput, vo
 	if repeated(ctx) {
 		until = time.Now().Add(s.Settle)
 	}
-	sets, err := s.lookFor(ctx, in, volumes, func(sets []snapshotSet) bool { return len(sets) > 0 || time.Now().After(until) })
+	sets, err := s.lookFor(ctx, in, volumes, func(sets []snapshotSet, asked time.Time) bool { return len(sets) > 0 || asked.After(until) })
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +123,8 @@ func (s *Snapshots) group(ctx context.Context, in contract.SnapshotDiskInput, vo
 		}
 		// Only what EC2 shows counts; an older set may come to light with it.
 		until = time.Now().Add(s.Settle)
-		sets, err = s.lookFor(ctx, in, volumes, func(sets []snapshotSet) bool {
-			return slices.ContainsFunc(sets, func(set snapshotSet) bool { return set.id() == made }) || time.Now().After(until)
+		sets, err = s.lookFor(ctx, in, volumes, func(sets []snapshotSet, asked time.Time) bool {
+			return slices.ContainsFunc(sets, func(set snapshotSet) bool { return set.id() == made }) || asked.After(until)
 		})
 		if err != nil {
 			return nil, err
@@ -138,12 +138,13 @@ func (s *Snapshots) group(ctx context.Context, in contract.SnapshotDiskInput, vo
 }
 
 // lookFor lists the whole sets of this step until enough says so.
-func (s *Snapshots) lookFor(ctx context.Context, in contract.SnapshotDiskInput, volumes []string, enough func([]snapshotSet) bool) ([]snapshotSet, error) {
+func (s *Snapshots) lookFor(ctx context.Context, in contract.SnapshotDiskInput, volumes []string, enough func([]snapshotSet, time.Time) bool) ([]snapshotSet, error) {
 	var sets []snapshotSet
 	err := s.poll(ctx, "EC2 shows the snapshots of "+in.Move, func(ctx context.Context) (bool, error) {
+		asked := time.Now() // what is seen is no newer than the question
 		found, err := s.list(ctx, tagFilter(contract.TagDisk, string(in.Disk)), tagFilter(contract.TagMove, in.Move))
 		sets = setsOf(found, volumes)
-		return enough(sets), err
+		return enough(sets, asked), err
 	})
 	return sets, err
 }
