@@ -81,17 +81,23 @@ func (a *Activities) detach(ctx context.Context, in contract.DetachVolumeInput) 
 // takeOff asks for the detach and waits until it is done or stuck.
 func (a *Activities) takeOff(ctx context.Context, in contract.DetachVolumeInput, f contract.VolumeFacts) (contract.VolumeFacts, error) {
 	asked := false
+	var unseen time.Time // not described since then
 	under := underway{patience: patience(in.Patience)}
 	err := a.poll(ctx, fmt.Sprintf("volume %s is detached from %s", in.Volume, in.Node), func(ctx context.Context) (bool, error) {
+		now := time.Now() // what is seen is no newer than the question
 		got, err := a.volume(ctx, in.Volume)
 		if err != nil {
 			return false, err
 		}
 		if got == nil {
+			// The describe may be from before the volume was made, as in look.
+			if unseen.IsZero() {
+				unseen = now
+			}
 			f = contract.VolumeFacts{ID: in.Volume, State: string(types.VolumeStateDeleted)}
-			return true, nil
+			return now.Sub(unseen) >= a.Settle/4, nil
 		}
-		f = facts(*got)
+		f, unseen = facts(*got), time.Time{}
 		off := f.Node == "" || in.Node != "" && f.Node != in.Node
 		done := f.Node != "" || f.State != string(types.VolumeStateInUse)
 		switch {

@@ -14,10 +14,14 @@ import (
 // detachment is not taken for its end.
 func TestAttachmentIsNotJudgedByThePast(t *testing.T) {
 	f := start(t, func(o *ec2sim.Options) {
-		o.StaleDescribe, o.Lag.Attach, o.Lag.Detach = 250*time.Millisecond, ec2sim.Fixed(0), ec2sim.Fixed(0)
+		// A describe is doubted for a quarter of Settle: 100 ms.
+		o.StaleDescribe, o.Lag.Create, o.Lag.Attach, o.Lag.Detach = 90*time.Millisecond, ec2sim.Fixed(0), ec2sim.Fixed(0), ec2sim.Fixed(0)
 	})
-	v := f.create(5)
-	for range 12 {
+	var v contract.VolumeFacts
+	for i := range 40 {
+		if i%2 == 0 {
+			v = f.create(5)
+		}
 		f.attach(v.ID, nodeA)
 		is, _ := f.sim.Volume(v.ID)
 		require.NotNil(t, is.Attachment, "attached")
