@@ -106,3 +106,15 @@ func TestStuckRetiredVolumeKeepsNothingWaiting(t *testing.T) {
 	require.Nil(t, r.Refusal)
 	w.intact(nodeA)
 }
+
+// TestUndoOfAVolumeSeenInThePast: a new volume that describes do not show as attached
+// comes off all the same, and is deleted.
+func TestUndoOfAVolumeSeenInThePast(t *testing.T) {
+	w := made(t)
+	w.past = "vol-00000002"
+	w.refuse["PrepareMove"] = contract.Refuse(contract.VolumeForeign, "other data").WithNext("use a blank volume")
+	r := w.run(contract.ShrinkWorkflow, shrinkIn)
+	require.Equal(t, contract.VolumeForeign, r.Refusal.Code)
+	require.Contains(t, w.deleted, w.past)
+	w.intact(nodeA)
+}

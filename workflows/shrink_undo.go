@@ -62,14 +62,25 @@ func (s *shrink) undoCreate(ctx workflow.Context) error {
 		return err
 	}
 	for _, v := range vs {
-		_, err := control(ctx, s.operation, contract.DeleteVolume, contract.DeleteVolumeInput{
-			Disk: s.disk, Volume: v.ID, Roles: []contract.Role{contract.RoleIncoming},
-		}, brief)
+		err := s.deleteIncoming(ctx, v.ID)
+		if _, stuck := isStuck(err, contract.DetachStuck); stuck {
+			// It was described as it was before it was attached, and so not detached.
+			if err = s.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: s.node, Fresh: true}); err == nil {
+				err = s.deleteIncoming(ctx, v.ID)
+			}
+		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *shrink) deleteIncoming(ctx workflow.Context, volume string) error {
+	_, err := control(ctx, s.operation, contract.DeleteVolume, contract.DeleteVolumeInput{
+		Disk: s.disk, Volume: volume, Roles: []contract.Role{contract.RoleIncoming},
+	}, brief)
+	return err
 }
 
 // incoming is the volumes of this move that EC2 has.

@@ -42,6 +42,7 @@ type world struct {
 	instances map[string]*contract.NodeFacts
 	dead      map[string]bool // no agent answers there
 	refuse    map[string]*contract.Refusal
+	past      string // a volume that describes show as it was before it was attached
 	calls     []string
 	// hook may fail a call before or after its effect; n counts all calls.
 	hook func(name string, n int, after bool) error
@@ -141,7 +142,11 @@ func (w *world) register() {
 	on(w, contract.DescribeDisk, func(in contract.DescribeDiskInput) (contract.DiskFacts, error) {
 		f := contract.DiskFacts{Disk: in.Disk, Name: "team/data"}
 		for _, v := range w.vols {
-			f.Volumes = append(f.Volumes, *v)
+			seen := *v
+			if v.ID == w.past {
+				seen.Node, seen.State = "", "available"
+			}
+			f.Volumes = append(f.Volumes, seen)
 		}
 		slices.SortFunc(f.Volumes, func(a, b contract.VolumeFacts) int { return strings.Compare(a.ID, b.ID) })
 		return f, nil
