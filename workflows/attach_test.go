@@ -118,3 +118,27 @@ func TestUndoOfAVolumeSeenInThePast(t *testing.T) {
 	require.Contains(t, w.deleted, w.past)
 	w.intact(nodeA)
 }
+
+// TestNodeDiesBeforeAnAttach: the disk is brought to another node while the move is
+// undone, with the new volume, which is then deleted there.
+func TestNodeDiesBeforeAnAttach(t *testing.T) {
+	w := made(t)
+	died := false
+	w.hook = func(name string, _ int, after bool) error {
+		switch {
+		case after:
+		case name == "AttachVolume" && !died:
+			died = true
+			w.state(nodeA, "stopped")
+			w.gone(nodeA, true)
+			return contract.Refuse(contract.NodeUnknown, "instance %s is stopped", nodeA).WithNext("start it")
+		case name == "DescribeDisk" && died && w.count("DetachVolume") == 0:
+			w.env.SignalWorkflow(contract.SignalRehome, contract.RehomeInput{Node: nodeB, Dead: true})
+		}
+		return nil
+	}
+	r := w.run(contract.ShrinkWorkflow, shrinkIn)
+	require.Equal(t, contract.NodeUnknown, r.Refusal.Code)
+	require.Contains(t, w.deleted, "vol-00000002")
+	w.intact(nodeB)
+}
