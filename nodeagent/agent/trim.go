@@ -20,8 +20,8 @@ const (
 
 const (
 	// trimWait is how long a growth is held back for a trim that may make it
-	// unnecessary.
-	trimWait = time.Second
+	// unnecessary. A growth begins within a second of the kernel's event.
+	trimWait = 700 * time.Millisecond
 	// pressureTrim and routineTrim bound the work of one trim. What is left of a
 	// large disk is for the next one.
 	pressureTrim = 30 * time.Second

@@ -2,12 +2,15 @@ package lab_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/ebb-storage/ebb/internal/contract"
 	"github.com/ebb-storage/ebb/tests/lab"
@@ -55,10 +58,15 @@ func TestLife(t *testing.T) {
 	require.Equal(t, contract.Done, r.Outcome, "%+v", r)
 	lap("created")
 	d := string(r.Disk)
+	low := lowWater(t, l, d)
 	journal := l.Nodes[0].Dir() + "/journal"
 	_, err := l.Sh(ctx, 0, fmt.Sprintf("%s write /tmp/data %s -bytes 1048576 -until 2000000000", l.Bin("ackwriter"), journal))
 	require.NoError(t, err)
 	lap("filled beyond its backing")
+	at := low()
+	asked := firstGrowth(t, l, d).Sub(at)
+	lap(fmt.Sprintf("its growth was asked for %s after the kernel's event", asked.Round(time.Millisecond)))
+	require.Less(t, asked, 2*time.Second) // a second, and one for a busy machine
 	_, err = l.Sh(ctx, 0, fmt.Sprintf("%s delete /tmp/data %s -keep 10", l.Bin("ackwriter"), journal))
 	require.NoError(t, err)
 	require.NoError(t, l.Until(ctx, time.Minute, "no operation runs", func(ctx context.Context) error {
@@ -84,6 +92,58 @@ func TestLife(t *testing.T) {
 	var exit *lab.ExitError
 	require.ErrorAs(t, err, &exit)
 	t.Log(exit)
+}
+
+// lowWater watches a disk's pool on the first node from now on. What it returns waits
+// for the kernel's first event of it, and says when that was.
+func lowWater(t *testing.T, l *lab.Lab, disk string) func() time.Time {
+	t.Helper()
+	const events = "dmsetup info -c --noheadings -o events "
+	pool := "ebb-" + disk + "-g1-pool"
+	seen, err := l.Sh(t.Context(), 0, events+pool)
+	require.NoError(t, err)
+	type event struct {
+		at  string
+		err error
+	}
+	first := make(chan event, 1)
+	go func() {
+		out, err := l.Sh(t.Context(), 0, "dmsetup wait "+pool+" "+seen+" >/dev/null; date +%s%N")
+		first <- event{out, err}
+	}()
+	return func() time.Time {
+		t.Helper()
+		e := <-first
+		require.NoError(t, e.err)
+		ns, err := strconv.ParseInt(e.at, 10, 64)
+		require.NoError(t, err)
+		return time.Unix(0, ns)
+	}
+}
+
+// firstGrowth is when Temporal took the first request for a disk's growth.
+func firstGrowth(t *testing.T, l *lab.Lab, disk string) time.Time {
+	t.Helper()
+	c, err := l.Client(t.Context())
+	require.NoError(t, err)
+	query := fmt.Sprintf("WorkflowId = '%s' AND WorkflowType = '%s'", contract.WorkflowID(contract.DiskID(disk)), contract.GrowWorkflow)
+	var first time.Time
+	require.NoError(t, l.Until(t.Context(), time.Minute, "Temporal lists the growth", func(ctx context.Context) error {
+		list, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query})
+		if err != nil {
+			return err
+		}
+		if len(list.GetExecutions()) == 0 {
+			return errors.New("none yet")
+		}
+		for _, e := range list.GetExecutions() {
+			if at := e.GetStartTime().AsTime(); first.IsZero() || at.Before(first) {
+				first = at
+			}
+		}
+		return nil
+	}))
+	return first
 }
 
 // copyJournal brings the first node's journal to where the second sees it.
