@@ -251,7 +251,7 @@ func TestCrashAfter(t *testing.T) {
 	case "committed", "swapped":
 		require.EqualValues(t, 2, m.Generation)
 	}
-	stop := b.writer(time.Millisecond)
+	stop := b.writer(20 * time.Millisecond) // a slow machine's move must not outlast the new backing's room
 	ev := b.finish(s.in, s.volume)
 	stop()
 	if step == "half" { // what was there was compared, not copied again
