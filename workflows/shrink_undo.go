@@ -64,7 +64,8 @@ func (s *shrink) undoCreate(ctx workflow.Context) error {
 	for _, v := range vs {
 		err := s.deleteIncoming(ctx, v.ID)
 		if _, stuck := isStuck(err, contract.DetachStuck); stuck {
-			// It was described as it was before it was attached, and so not detached.
+			// It was not detached: it was described as it was before it was attached, or
+			// the disk was brought to another node meanwhile, with it.
 			if err = s.detach(ctx, contract.DetachVolumeInput{Volume: v.ID, Node: s.node, Fresh: true}); err == nil {
 				err = s.deleteIncoming(ctx, v.ID)
 			}
